@@ -1,0 +1,1 @@
+"""Where activations lie: means and covariances, turns, subspaces."""
