@@ -38,4 +38,4 @@ def test_a_models_moments_leave_out_padding_and_position_0(pocket):
 
 def test_nothing_left_is_said(pocket):
     with pytest.raises(BadInput, match="No token"):
-        moments(pocket, pocket.prompts(["The"]), [("mlp_out", 0)])
+        moments(pocket, cutaway.Prompts(ids=[[5]]), [("mlp_out", 0)])
