@@ -314,9 +314,11 @@ def test_no_further_from_float64_than_twice_the_brute_force() -> None:
 
 def test_models_whose_blocks_cannot_be_packed_say_so() -> None:
     for name in ("gpt_neo", "mamba"):
-        rules, path = engine(measured(name))
+        ways = engine(measured(name))
+        rules, path = ways.rules, ways.path
         assert rules is None and path.startswith("full forwards (")
-    rules, path = engine(measured("gpt2"))
+    ways = engine(measured("gpt2"))
+    rules, path = ways.rules, ways.path
     assert rules and path == "waves of packed suffixes"
     ids, other = pair()
     base, source = cutaway.Prompts(ids=ids, answers=ANSWERS, foils=FOILS), cutaway.Prompts(ids=other)

@@ -61,7 +61,7 @@ class Keep:
 
 
 class Enough(Exception):
-    """A block was only asked for its keys and values, and they are there."""
+    """What a run was made for is there, and the rest of it is not needed."""
 
 
 @dataclass

@@ -22,7 +22,7 @@ from .edits import Edits, Grid, as_edits, patch
 from .errors import BadInput, Refused
 from .metrics import Metric, as_metric, logit_diff, renamed
 from .operations import Zero, unique
-from .paths import engine, shape_of
+from .paths import Ways, engine
 from .plan import TOKENS, Plan, Variant, make_plan
 from .prompts import Prompts, Read
 from .readings import Readings
@@ -84,9 +84,9 @@ def sweep(
     readings = Readings(model, base, metrics, read)
     screened = None if screen is None else _Screened(model, base, grid, readings, screen, seed, budget)
     cells = grid.cells if screened is None else tuple(grid.cells[i] for i in screened.chosen.cells)
-    shape = shape_of(model)
+    ways = engine(model)
     n_recorded = 1 + len(unique(source for cell in cells for c in cell for source in c.operation.sources))
-    planned = partial(make_plan, cells, shape, base.lengths.numpy(), readings.at.numpy(), n_recorded=n_recorded)
+    planned = partial(make_plan, cells, ways.shape, base.lengths.numpy(), readings.at.numpy(), n_recorded=n_recorded)
     plan = planned(budget)
     if dry_run:
         return plan
@@ -97,7 +97,7 @@ def sweep(
     while True:
         aim = _Aim(model, base, references[0], metrics, read) if comparable else None
         try:
-            values, own, path = _run(model, base, plan, readings, aim, done)
+            values, own, path = _run(model, ways, base, plan, readings, aim, done)
             break
         except RuntimeError as error:  # torch.OutOfMemoryError is one, and so is the CPU allocator's
             if "memory" not in str(error).lower() or budgets[-1] <= 1:
@@ -158,21 +158,21 @@ def _metrics(given: Any) -> list[Metric]:
 
 
 def _run(
-    model: Model, base: Prompts, plan: Plan, readings: Readings, aim: _Aim | None, done: Progress | None
+    model: Model, ways: Ways, base: Prompts, plan: Plan, readings: Readings, aim: _Aim | None, done: Progress | None
 ) -> tuple[list[np.ndarray], list[np.ndarray], str]:
     """(values [cell, prompt, read], base values [prompt, read]) a metric, and how they were obtained."""
-    rules, path = engine(model)
+    rules, path = ways.rules, ways.path
     n_reads = [len(range(*readings.columns_of(m).indices(readings.at.shape[1]))) for m in readings.metrics]
     n_reads = [
         1 if m.whole is not None and not readings.several else n for m, n in zip(readings.metrics, n_reads, strict=True)
     ]
     values = [np.full((plan.n_cells, plan.n_prompts, n), np.nan) for n in n_reads]
     own = [np.full((plan.n_prompts, n), np.nan) for n in n_reads]
-    changes = [c for v in plan.variants for c in (*v.changes, *([v.delta] if v.delta else []))]
+    changes = [c for v in plan.variants for c in v.all_changes]
     count, total = 0, max(1, len(plan.variants) * len(plan.groups))
     for which in plan.groups:
         with steady(model.hf):
-            runs = recorded(model, base, which, changes, rules)
+            runs = recorded(model, base, which, changes, rules, plan.answers)
             at = readings.at[torch.from_numpy(which)].numpy()
             if aim is not None:
                 aim.take(runs, which)
@@ -257,12 +257,13 @@ class _Screened:
     ) -> None:
         if len(readings.metrics) != 1 or readings.at.shape[1] != 1:
             raise BadInput("A screened sweep has one metric, read at one position. Sweep once for each.")
-        rules, path = engine(model)
+        ways = engine(model)
+        rules, path = ways.rules, ways.path
         if rules is None:
             raise Refused(
                 f"Screening calls blocks on their own, and for {model.name} sweeps use {path}. Sweep without it."
             )
-        plan = make_plan(grid.cells, shape_of(model), base.lengths.numpy(), readings.at.numpy(), budget)
+        plan = make_plan(grid.cells, ways.shape, base.lengths.numpy(), readings.at.numpy(), budget)
         changes = [c for cell in grid.cells for c in cell]
         self.estimate = np.zeros((len(grid.cells), len(base)))
         for which in plan.groups:

@@ -1,4 +1,4 @@
-"""Hooks that are always taken off again, and what a module's output is."""
+"""Hooks and stand-ins that are always taken off again, and what a module's output is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def with_hidden(output: Any, new: Tensor) -> Any:
 
 
 class Hooks:
-    """A set of forward hooks that lives as long as a `with` block, whatever happens inside it."""
+    """A set of forward hooks and stand-ins that lives as long as a `with` block, whatever happens inside it."""
 
     def __init__(self) -> None:
         self._handles: list[Any] = []
@@ -34,13 +34,32 @@ class Hooks:
         """Call `hook(module, args, kwargs, output)` after the module; it may return a new output."""
         self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
+    def instead(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        """Let a module answer with `forward` instead of its own; its hooks still run around it."""
+        self._handles.append(_Instead(module, forward))
+
     def __enter__(self) -> Hooks:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for handle in self._handles:
+        for handle in reversed(self._handles):
             handle.remove()
         self._handles.clear()
+
+
+class _Instead:
+    """A forward of one instance, which hides its class's (or an earlier one of the instance) until it is removed."""
+
+    def __init__(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        self.own = vars(module)
+        self.before = self.own.get("forward")
+        self.own["forward"] = forward
+
+    def remove(self) -> None:
+        if self.before is None:
+            del self.own["forward"]
+        else:
+            self.own["forward"] = self.before
 
 
 def first_tensor(args: tuple, kwargs: dict) -> Tensor | None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from .anatomy import probe_ids, steady
-from .calls import measure_calls
+from .anatomy import Block, Linear, Write, probe_ids, steady
+from .calls import BlockRules, measure_calls
 from .edits import Edits, ablate, patch
-from .plan import Shape, make_plan
+from .errors import Refused
+from .plan import Layer, Shape, make_plan
 from .prompts import Prompts
 from .recording import recorded
 from .replay import Wave
@@ -22,67 +27,145 @@ EXACT = 1e-5
 """How far the wave may be from a full forward on the probe, relative to the largest difference an edit makes there."""
 
 
-def shape_of(model: Model) -> Shape:
-    """What a plan must know of a model."""
-    blocks = model.anatomy.blocks
-    costs = tuple(2 * sum(p.numel() for p in b.module.parameters() if p.dim() > 1) for b in blocks)
-    attention = blocks[-1].attention
-    maps = [] if attention is None else [m for m in (attention.k, attention.v) if m is not None]
-    linear = {id(m.linear.module): m.linear.weight.numel() for m in maps}
-    return Shape(
-        n_layers=len(blocks),
-        parallel=tuple(b.parallel is True for b in blocks),
-        flops=costs,
-        last_keys_flops=2 * sum(linear.values()) if len(maps) == 2 else costs[-1],
-        vocab_flops=2 * model.d_model * model.vocab_size,
-    )
+@dataclass(frozen=True)
+class Ways:
+    """How sweeps run on a model: rules for calling its blocks on packed suffixes (None: they cannot be), in words, and
+    what a plan must know of it."""
+
+    rules: list[BlockRules] | None
+    path: str
+    shape: Shape
 
 
-def engine(model: Model) -> tuple[Any, str]:
-    """(rules for calling blocks on packed suffixes, or None; what is used and why). Probed once a model."""
+def engine(model: Model) -> Ways:
+    """Which way sweeps run on this model. Probed once a model."""
     key = model.anatomy
     found = getattr(model, "_engine", None)
     if found is None or found[0] is not key:
-        found = (key, *_probe_engine(model))
+        found = (key, _probed(model))
         model._engine = found  # type: ignore[attr-defined]
-    return found[1], found[2]
+    return found[1]
 
 
-def _probe_engine(model: Model) -> tuple[Any, str]:
+def _probed(model: Model) -> Ways:
+    plain = _shape(model, halfway=False)
     try:
         rules = measure_calls(model)
     except Exception as error:  # noqa: BLE001 - whatever goes wrong, the plain way is there
         rules = f"{type(error).__name__}: {error}"
-    if isinstance(rules, str):
-        return None, f"full forwards ({rules})"
-    if any(r.cache is None for r in rules) or any(b.attention is None for b in model.anatomy.blocks):
-        return None, "full forwards (its blocks keep a state other than keys and values)"
+    reason = rules if isinstance(rules, str) else ""
+    if not reason and (any(r.cache is None for r in rules) or any(b.attention is None for b in model.anatomy.blocks)):  # type: ignore[union-attr]
+        reason = "its blocks keep a state other than keys and values"
+    if not reason:
+        reason = _fails(model, rules, plain, _suffix_edits)
+    if reason:
+        return Ways(None, f"full forwards ({reason})", replace(plain, full=True))
+    entering = _shape(model, halfway=True)
+    words = "waves of packed suffixes"
+    if _fails(model, rules, entering, _inner_edits):
+        return Ways(rules, f"{words}, blocks entered at their start", plain)  # type: ignore[arg-type]
+    return Ways(rules, words, entering)  # type: ignore[arg-type]
+
+
+def _shape(model: Model, halfway: bool) -> Shape:
+    blocks = model.anatomy.blocks
+    layers = tuple(_layer(block, halfway) for block in blocks)
+    attention = blocks[-1].attention
+    maps = [] if attention is None else [m for m in (attention.k, attention.v) if m is not None]
+    linear = {id(m.linear.module): m.linear.weight.numel() for m in maps}
+    return Shape(
+        layers=layers,
+        last_keys_flops=2 * sum(linear.values()) if len(maps) == 2 else layers[-1].flops,
+        vocab_flops=2 * model.d_model * model.vocab_size,
+    )
+
+
+def _layer(block: Block, halfway: bool) -> Layer:
+    """What a token costs in a block, and the sites by which an edit may enter it behind its attention."""
+    total = _flops(block.module)
+    adds = {"mlp_out"} | ({"attn_out"} if block.parallel else set())
+    attention, attn, mlp = block.attention, block.write("attn"), block.write("mlp")
+    if not halfway or attention is None or attn is None or _holds(attention.module, attn.module):
+        return Layer(total, adds=frozenset(adds))
+    if block.parallel and attention.out is not None and _is_image(attn, attention.out):
+        adds.add("z")
+    if block.mlp is not None and mlp is not None and _is_image(mlp, block.mlp.down):
+        adds.add("mlp_act")
+    sites = {"attn_out", "mlp_out"} | ({"resid_mid"} if block.parallel is False else set())
+    sites |= {"z"} if attention.out is not None else set()
+    sites |= {"mlp_act"} if block.mlp is not None else set()
+    sites |= {"mlp_pre"} if block.mlp is not None and block.mlp.act is not None else set()
+    return Layer(total, total - _flops(attention.module), frozenset(adds), frozenset(sites))
+
+
+def _flops(module: nn.Module) -> int:
+    return 2 * sum(p.numel() for p in module.parameters() if p.dim() > 1)
+
+
+def _holds(outer: nn.Module, inner: nn.Module) -> bool:
+    return outer is not inner and any(m is inner for m in outer.modules())
+
+
+def _is_image(write: Write, linear: Linear) -> bool:
+    """Whether a write is this linear map's output as it is, times a factor."""
+    return write.norm is None and write.source is not None and write.source.module is linear.module
+
+
+# -- probing --------------------------------------------------------------------------------------------------------
+
+
+def _suffix_edits(model: Model, source: Prompts) -> Iterator[Edits]:
+    yield patch("resid_pre", source, positions=[2, 4, -1])
+    yield ablate("resid_pre", positions=[1, -2])
+
+
+def _inner_edits(model: Model, source: Prompts) -> Iterator[Edits]:
+    """Edits behind attention, in the first and the last block of each kind."""
+    kinds: dict[Any, list[int]] = {}
+    for b in model.anatomy.blocks:
+        inner = type(b.attention and b.attention.module), type(b.mlp and b.mlp.down.module), b.parallel
+        kinds.setdefault((type(b.module), inner), []).append(b.layer)
+    layers = sorted({k for of in kinds.values() for k in (of[0], of[-1])})
+    for edit in (
+        patch("z", source, layers=layers, heads=[0, [0, 1]] if model.n_heads > 1 else [0]),
+        ablate("attn_out", layers=layers, positions=[2]),
+        ablate("mlp_pre", layers=layers, positions=[2]),
+        ablate("mlp_act", layers=layers, positions=[2], neurons=[0, 1]),
+    ):
+        with suppress(Refused):
+            edit.compile(model, source)
+            yield edit
+
+
+def _fails(model: Model, rules: Any, shape: Shape, kinds: Callable[[Model, Prompts], Iterable[Edits]]) -> str:
+    """Why waves cannot be used for these kinds of edits; empty where they equal full forwards."""
     ids = probe_ids(model.config, model.hf.get_input_embeddings().num_embeddings, 3)  # type: ignore[operator,union-attr]
     length = ids.shape[1]
     base = Prompts(ids=[ids[0].tolist(), ids[1, : length - 2].tolist()])
     source = Prompts(ids=[[*ids[0, :2].tolist(), *ids[2, 2:].tolist()], ids[2, : length - 2].tolist()])
-    edits = patch("resid_pre", source, positions=[2, 4, -1]), ablate("resid_pre", positions=[1, -2])
     worst = 0.0
-    for one in edits:
+    for one in kinds(model, source):
         try:
-            worst = max(worst, _disagreement(model, base, one, rules))
+            worst = max(worst, _disagreement(model, base, one, rules, shape))
         except Exception as problem:  # noqa: BLE001
-            return None, f"full forwards (packed suffixes fail: {type(problem).__name__}: {problem})"
-    if not worst <= max(EXACT, 20 * torch.finfo(model.dtype).eps):
-        return None, f"full forwards (packed suffixes differ by {worst:.1e} on the probe)"
-    return rules, "waves of packed suffixes"
+            return f"packed suffixes fail: {type(problem).__name__}: {problem}"
+    return (
+        ""
+        if worst <= max(EXACT, 20 * torch.finfo(model.dtype).eps)
+        else f"packed suffixes differ by {worst:.1e} on the probe"
+    )
 
 
-def _disagreement(model: Model, base: Prompts, edits: Edits, rules: Any) -> float:
+def _disagreement(model: Model, base: Prompts, edits: Edits, rules: Any, shape: Shape) -> float:
     """Largest difference of the wave to full forwards, relative to the size of what is left at the end."""
     grid = edits.compile(model, base)
     reads = torch.stack([base.at(-1), base.at(-2)], 1).numpy()
-    plan = make_plan(grid.cells, shape_of(model), base.lengths.numpy(), reads, 256)
+    plan = make_plan(grid.cells, shape, base.lengths.numpy(), reads, 256)
     which = np.arange(len(base))
     worst = 0.0
     with steady(model.hf):
-        changes = [c for v in plan.variants for c in (*v.changes, *([v.delta] if v.delta else []))]
-        wave = Wave(model, recorded(model, base, which, changes, rules), base, reads, plan.end)
+        changes = [c for v in plan.variants for c in v.all_changes]
+        wave = Wave(model, recorded(model, base, which, changes, rules, plan.answers), base, reads, plan.end)
         for chunk in plan.chunks:
             variants = [plan.variants[i] for i in chunk]
             a, b = wave.climb(variants).double().cpu(), wave.forward(variants).double().cpu()

@@ -19,14 +19,27 @@ TOKENS = 512
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What the plan must know of the model: which layers are parallel, and what a token costs."""
+class Layer:
+    """What the plan must know of a block: what a token costs in it, and which of its sites an edit may enter by."""
 
-    n_layers: int
-    parallel: tuple[bool, ...]  # attention and MLP of the layer do not see each other
-    flops: tuple[int, ...]  # of one token in each block
+    flops: int  # of one token
+    after_attention: int = 0  # of one token, with its attention answered for
+    adds: frozenset[str] = frozenset()  # sites whose change is added to what leaves the block, and read by nothing else
+    halfway: frozenset[str] = frozenset()  # sites that can be edited with the block's attention answered for
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the plan must know of the model."""
+
+    layers: tuple[Layer, ...]
     last_keys_flops: int  # of one token in the last block, until its keys and values are there
     vocab_flops: int  # of one token in the unembedding
+    full: bool = False  # its blocks cannot be called alone: every variant is a full forward
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.layers)
 
 
 @dataclass(frozen=True)
@@ -36,9 +49,21 @@ class Variant:
     cell: int
     entry: int  # block before which it enters the wave; n_layers: after the last
     first: int  # first position that can differ from the base
-    delta: Change | None  # a write whose change is simply added to the stream on entry
+    inside: tuple[Change, ...]  # made in the block before that, of which at most the part behind its attention is run
     changes: tuple[Change, ...]  # made on the way up
     touched: np.ndarray = field(repr=False)  # [prompt] whether anything it reads can differ
+    adds: bool = False  # the one change inside is added to what leaves that block, of which nothing is run
+
+    @property
+    def all_changes(self) -> tuple[Change, ...]:
+        return (*self.inside, *self.changes)
+
+    def reruns(self, prompts: np.ndarray, end: int) -> np.ndarray:  # [prompt, position]
+        """The tokens of some prompts that change in the block of `inside`; they stay the same to its end."""
+        changed = np.zeros((len(prompts), end), bool)
+        for change in self.inside:
+            changed |= change.changed[prompts, :end]
+        return changed
 
 
 @dataclass(frozen=True)
@@ -56,6 +81,11 @@ class Plan:
     flops: int
 
     @property
+    def answers(self) -> list[int]:
+        """Layers that some variant enters half-way."""
+        return sorted({v.entry - 1 for v in self.variants if v.inside and not v.adds})
+
+    @property
     def share(self) -> float:
         """Work as a share of one full forward a cell."""
         return self.flops / max(self.full_flops, 1)
@@ -70,23 +100,26 @@ class Plan:
         )
 
 
-def enter(cell: Cell, shape: Shape) -> tuple[int, Change | None]:
-    """The block before which a cell enters the wave, and the change that is made by adding to the stream there.
+def enter(cell: Cell, shape: Shape) -> tuple[int, tuple[Change, ...], bool]:
+    """The block before which a cell enters the wave, what it changes in the block before that, and whether by adding.
 
-    A write that nothing else in its block reads (an MLP's; a parallel block's attention's) need not be made inside the
-    block: the stream after it differs by new - old. That holds if it is the cell's first change and no other is made in
-    the same block.
+    A change of a write that nothing else in its block reads (an MLP's; a parallel block's attention's) is not made
+    inside the block: the stream after it differs by new - old. One behind the products of attention leaves these as
+    they were: the block runs on the changed tokens only, with its attention answered for. Both must be the first
+    changes of the cell.
     """
     times = [_time(change, shape.n_layers) for change in cell]
     earliest = min(times)
-    there = [change for change, time in zip(cell, times, strict=True) if time == earliest]
-    if earliest % 2 and len(there) == 1 and _adds(there[0], shape):
-        return there[0].layer + 1, there[0]
-    return earliest // 2, None
-
-
-def _adds(change: Change, shape: Shape) -> bool:
-    return change.site == "mlp_out" or (change.site == "attn_out" and shape.parallel[change.layer])
+    layer, inner = divmod(earliest, 2)
+    there = tuple(change for change, time in zip(cell, times, strict=True) if time == earliest)
+    if not inner or layer == shape.n_layers or not all(c.operation.by_token for c in there):
+        return layer, (), False
+    here = shape.layers[layer]
+    if len(there) == 1 and there[0].site in here.adds:
+        return layer + 1, there, True
+    if all(c.site in here.halfway for c in there):
+        return layer + 1, there, False
+    return layer, (), False
 
 
 def _time(change: Change, n_layers: int) -> int:
@@ -127,27 +160,36 @@ def make_plan(
         touched = (np.where(changed.any(1), changed.argmax(1), end) <= reads.max(1)) & changed.any(1)
         if not touched.any():
             continue
-        entry, delta = enter(cell, shape)
+        entry, inside, adds = enter(cell, shape)
         first = int(np.nonzero(changed[touched].any(0))[0][0])
-        rest = tuple(change for change in cell if change is not delta)
-        variants.append(Variant(i, entry, first, delta, rest, touched))
+        rest = tuple(change for change in cell if not any(change is c for c in inside))
+        variants.append(Variant(i, entry, first, inside, rest, touched, adds))
     variants.sort(key=lambda v: (v.entry, v.first))
     size = max(1, min(n_prompts, budget // max(end, 1)))
     groups = tuple(np.arange(start, min(start + size, n_prompts)) for start in range(0, n_prompts, size))
     chunks = tuple(_chunks(variants, end, max(1, budget // size)))
-    run = sum(shape.flops) * int(lengths.sum()) + shape.vocab_flops * n_prompts
-    flops = n_recorded * run + n_prompts * sum(_cost(v, shape, end, reads.shape[1]) for v in variants)
-    full = len(cells) * run
+    run = sum(layer.flops for layer in shape.layers) * int(lengths.sum())
+    full = len(cells) * (run + shape.vocab_flops * n_prompts)
+    if shape.full:
+        flops = (n_recorded + len(variants)) * run
+    else:
+        flops = n_recorded * run + sum(_cost(v, shape, end, n_prompts, reads.shape[1]) for v in variants)
     return Plan(groups, tuple(variants), chunks, len(cells), n_prompts, end, budget, full, flops)
 
 
-def _cost(variant: Variant, shape: Shape, end: int, n_reads: int) -> int:
-    """FLOPs of one variant of one prompt: its suffix through the blocks, the last block for its reads alone."""
-    suffix = end - variant.first
-    if variant.entry >= shape.n_layers:
-        return 0
-    last = min(shape.flops[-1] * suffix, shape.last_keys_flops * suffix + shape.flops[-1] * n_reads)
-    return sum(shape.flops[variant.entry : -1]) * suffix + last
+def _cost(variant: Variant, shape: Shape, end: int, n_prompts: int, n_reads: int) -> int:
+    """FLOPs of one variant: its suffix through the blocks, the last block for its reads alone."""
+    suffix, every = end - variant.first, np.arange(n_prompts)
+    flops = 0
+    if variant.inside and not variant.adds:
+        reruns = variant.reruns(every, end).sum(1)
+        tokens = int((np.minimum(reruns, n_reads) if variant.entry == shape.n_layers else reruns).sum())
+        flops = shape.layers[variant.entry - 1].after_attention * tokens
+    if variant.entry == shape.n_layers:
+        return flops
+    last = min(shape.layers[-1].flops * suffix, shape.last_keys_flops * suffix + shape.layers[-1].flops * n_reads)
+    between = sum(layer.flops for layer in shape.layers[variant.entry : -1])
+    return flops + n_prompts * (between * suffix + last)
 
 
 def _chunks(variants: Sequence[Variant], end: int, width: int) -> Iterator[tuple[int, ...]]:

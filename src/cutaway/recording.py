@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .anatomy import steady
-from .calls import BlockCall, BlockRules, Keep, capture
+from .anatomy import Block, steady
+from .calls import BlockCall, BlockRules, Enough, Keep, capture
 from .edits import Change
-from .hooks import Hooks, first_tensor, hidden
+from .hooks import Hooks, first_tensor, hidden, with_hidden
 from .operations import Mean, Reference, unique
 from .prompts import Prompts
 from .taps import Recorder, attach
@@ -25,6 +26,19 @@ Key = tuple[str, int | None]
 
 
 @dataclass
+class Answer:
+    """What an attention module put out: its tensor [prompt, position, d], and the form it came in."""
+
+    value: Tensor
+    form: Any
+    flat: bool  # prompts and positions are one axis
+
+    def shaped(self, value: Tensor) -> Any:
+        """Another value [prompt, token, d] in that form."""
+        return with_hidden(self.form, value.flatten(0, 1) if self.flat else value)
+
+
+@dataclass
 class Run:
     """One run of some prompts. `stream[l]` is what entered block l, `stream[n_layers]` what left the last one."""
 
@@ -32,6 +46,7 @@ class Run:
     sites: dict[Key, Tensor]
     calls: list[BlockCall] = field(default_factory=list)
     cache: list[tuple[Tensor, Tensor] | None] = field(default_factory=list)  # keys and values of each layer
+    answers: dict[int, Answer] = field(default_factory=dict)  # of the attention modules that were asked for
     batch: int = 0  # prompts in the forward that the calls were captured from
 
     def site(self, name: str, layer: int) -> Tensor:
@@ -50,9 +65,16 @@ def together(prompts: Sequence[Prompts]) -> Prompts:
 
 
 def record(
-    model: Model, prompts: Sequence[Prompts], wanted: Iterable[Key], rules: list[BlockRules] | None = None
+    model: Model,
+    prompts: Sequence[Prompts],
+    wanted: Iterable[Key],
+    rules: list[BlockRules] | None = None,
+    answers: Iterable[int] = (),
 ) -> list[Run]:
-    """One forward over several prompt sets; a `Run` for each, the first with the calls and the keys and values."""
+    """One forward over several prompt sets; a `Run` for each.
+
+    The first also has the calls, the keys and values, and what the attention modules of the layers `answers` put out.
+    """
     recorder = Recorder(key for key in wanted if key[0] not in ("embed", "resid_pre", "resid_post"))
     stream: list[Tensor] = []
     calls: list[BlockCall] = []
@@ -64,6 +86,8 @@ def record(
 
     def last(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         stream.append(hidden(output).detach().clone())
+        if ("final_norm", None) not in recorder.wanted:
+            raise Enough  # the unembedding is not needed
 
     everything = together(prompts) if len(prompts) > 1 else prompts[0]
     with steady(model.hf), Hooks() as hooks:
@@ -71,7 +95,10 @@ def record(
         for block in model.anatomy.blocks:
             hooks.before(block.module, before)
         hooks.after(model.anatomy.blocks[-1].module, last)
-        with attach(hooks, model.anatomy, recorder):
+        given = {
+            layer: _answer(hooks, model.anatomy.blocks[layer], len(prompts[0]), len(everything)) for layer in answers
+        }
+        with suppress(Enough), attach(hooks, model.anatomy, recorder):
             model.forward(everything, all_logits=False)
     runs, start = [], 0
     for some in prompts:
@@ -81,7 +108,26 @@ def record(
         start += len(some)
     runs[0].calls = calls
     runs[0].cache = [_kept(k, len(prompts[0])) for k in kept]
+    runs[0].answers = {layer: found[0] for layer, found in given.items()}
     return runs
+
+
+def _answer(hooks: Hooks, block: Block, n: int, batch: int) -> list[Answer]:
+    """Filled when the block's attention has put out something; of the first `n` prompts of `batch`."""
+    found: list[Answer] = []
+
+    def after(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        value = hidden(output)
+        flat = value.dim() == 2
+        if flat:
+            value = value.unflatten(0, (batch, -1))
+        rest = [None] * (len(output) - 1) if isinstance(output, tuple | list) else []
+        form = type(output)((None, *rest)) if isinstance(output, tuple | list) else None
+        found.append(Answer(value[:n].detach().clone(), form, flat))
+
+    assert block.attention is not None
+    hooks.after(block.attention.module, after)
+    return found
 
 
 def _kept(keep: Keep, n: int) -> tuple[Tensor, Tensor] | None:
@@ -136,12 +182,14 @@ class Recorded:
         return value.transpose(1, 2) if site == "pattern" else value
 
 
-def recorded(model: Model, base: Prompts, which: np.ndarray, changes: Sequence[Change], rules: Any) -> Recorded:
-    """One forward over a group of base prompts and the same prompts of every source."""
+def recorded(
+    model: Model, base: Prompts, which: np.ndarray, changes: Sequence[Change], rules: Any, answers: Iterable[int] = ()
+) -> Recorded:
+    """One forward over a group of base prompts and the same prompts of every source; `answers` as in `record`."""
     sources = unique(s for c in changes for s in c.operation.sources)
     wanted = {(c.site, c.layer) for c in changes}
     index = which.tolist()
-    runs = record(model, [base[index], *(s[index] for s in sources)], wanted, rules)
+    runs = record(model, [base[index], *(s[index] for s in sources)], wanted, rules, answers)
     tables = {}
     for reference in unique(c.operation.reference for c in changes if isinstance(c.operation, Mean)):
         keys = {

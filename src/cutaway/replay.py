@@ -18,11 +18,13 @@ from torch import Tensor
 from .anatomy import Block, steady
 from .calls import Behind, BlockCall, Enough, Instead, Keep, Tokens
 from .editing import EditTap, Slots, Task, whole_rows
+from .entering import enter
 from .hooks import Hooks
 from .packing import Packed, only_reads, pack, slots, tokens
 from .plan import Variant
 from .prompts import Prompts
 from .recording import Recorded, together
+from .slicing import slice_activation
 from .taps import Inside, Recorder, Tap, attach
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class Wave:
         for layer in range(variants[0].entry, self.n_layers):
             new = [v for v in variants[entered:] if v.entry == layer]
             if new:
-                parts = ([x] if entered else []) + [self._enter(v) for v in new]
+                parts = ([x] if entered else []) + enter(self, new)
                 entered += len(new)
                 here = variants[:entered]
                 x = torch.cat([p.to(parts[0].device) for p in parts], dim=1)
@@ -82,18 +84,8 @@ class Wave:
         """Variants that enter after the last block."""
         packed = pack([v.first for v in variants], self.end)
         tap = EditTap(tasks_of(variants), slots(packed, len(self.prompts)), self.runs)
-        x = torch.cat([self._enter(v) for v in variants], dim=1)
+        x = torch.cat(enter(self, variants), dim=1)
         return self._at_reads(self._stream(x, self.n_layers, tap), packed)
-
-    def _enter(self, variant: Variant) -> Tensor:
-        x = self.runs.base.stream[variant.entry][:, variant.first : self.end]
-        if variant.delta is None:
-            return x
-        site, layer = variant.delta.site, variant.delta.layer
-        packed = pack([variant.first], self.end)
-        tap = EditTap([Task(0, variant.delta)], slots(packed, len(self.prompts)), self.runs)
-        old = self.runs.base.site(site, layer)[:, variant.first : self.end]
-        return x + (tap(site, layer, old) - old).to(x.device)
 
     def _stream(self, x: Tensor, layer: int, tap: EditTap) -> Tensor:
         """Changes of the stream itself before a block (or after the last)."""
@@ -111,6 +103,7 @@ class Wave:
     def _call(self, block: Block, x: Tensor, tokens: Tokens, cache: object, gathered: dict, tap: Tap) -> Tensor:
         call: BlockCall = self.runs.base.calls[block.layer]
         with Hooks() as hooks, attach(hooks, self.model.anatomy, Inside(tap), [block]):
+            slice_activation(hooks, block, x.device)
             return call.on(x, tokens, cache, gathered)
 
     def _block(self, block: Block, x: Tensor, packed: Packed, whole: Tokens, gathered: dict, tap: Tap) -> Tensor:
@@ -170,7 +163,7 @@ class Wave:
     def forward(self, variants: Sequence[Variant]) -> Tensor:
         """As `climb`, by full passes of the model over each variant's prompts."""
         n, n_prompts = len(variants), len(self.prompts)
-        changes = [Task(i, c) for i, v in enumerate(variants) for c in (*v.changes, *([v.delta] if v.delta else []))]
+        changes = [Task(i, c) for i, v in enumerate(variants) for c in v.all_changes]
         inner = [t for t in changes if t.change.site != "final_norm"]
         tap = EditTap(inner, whole_rows(n, n_prompts, self.prompts.n_positions), self.runs)
         last = Recorder([("resid_post", self.n_layers - 1)])

@@ -239,7 +239,7 @@ def _patterns(
 
     The block stops where its attention has them.
     """
-    variants = [Variant(i, layer, 0, None, (c,), np.ones(len(prompts), bool)) for i, c in enumerate(changes)]
+    variants = [Variant(i, layer, 0, (), (c,), np.ones(len(prompts), bool)) for i, c in enumerate(changes)]
     packed = pack([0] * len(changes), end)
     x = runs.base.stream[layer][:, :end].repeat(1, len(changes), 1)
     whole = tokens(packed, len(prompts), runs.base.batch, x.device)
