@@ -88,7 +88,8 @@ def _halfway(wave: Wave, variants: Sequence[Variant]) -> list[Tensor]:
     tap = EditTap(changes, _slots(position, wave.end), wave.runs)
 
     def here(x: Tensor) -> Tensor:  # [prompt, position, ...] -> [prompt, variant * token, ...]
-        return x[torch.arange(n_prompts, device=x.device)[:, None], torch.from_numpy(packed).to(x.device)]
+        chosen = x[torch.arange(n_prompts, device=x.device)[:, None], torch.from_numpy(packed).to(x.device)]
+        return chosen.contiguous()  # mixtures of experts view what they get
 
     x, answer = here(base.stream[layer]), here(base.answers[layer].value)
     assert block.attention is not None
