@@ -9,7 +9,6 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,13 +16,13 @@ import xarray as xr
 
 import cutaway
 import wordy
-from cutaway.report import page as page_module
-from cutaway.report import svg
+from cutaway import views
 from cutaway.report.page import Cell, Section, Table, Verbatim, inert_json, render
 from cutaway.report.pieces import contributions, largest
 from cutaway.report.shared import index_page, study_page
 from cutaway.studies import STUDIES
 from cutaway.studies.attribution import Settings, run
+from cutaway.views.frame import STYLE
 
 TAGS = (
     "html head meta title style body header main section details summary h1 h2 p span div figure figcaption table "
@@ -163,7 +162,7 @@ def bars(picture: str) -> list[tuple[str, float, float]]:
 
 def test_each_bar_starts_where_the_last_ended_and_they_reach_the_total() -> None:
     terms = [("a", 3.0), ("b", -5.0), ("c", 4.0), ("d", -0.5)]
-    drawn = bars(svg.waterfall(terms, 1.5, "t"))
+    drawn = bars(views.waterfall(terms, 1.5, "t"))
     assert [kind for kind, _, _ in drawn] == ["pos", "neg", "pos", "neg", "total"]
     zero, at = drawn[0][1], drawn[0][1]
     unit = (drawn[0][2] - drawn[0][1]) / 3
@@ -177,7 +176,7 @@ def test_each_bar_starts_where_the_last_ended_and_they_reach_the_total() -> None
 
 
 def test_bars_without_a_total_start_at_zero() -> None:
-    drawn = bars(svg.waterfall([("a", 2.0), ("b", -1.0)], None, "t"))
+    drawn = bars(views.waterfall([("a", 2.0), ("b", -1.0)], None, "t"))
     assert drawn[0][1] == pytest.approx(drawn[1][2], abs=0.2)
 
 
@@ -191,14 +190,14 @@ def test_leaving_small_terms_out_keeps_the_sum() -> None:
 
 
 def test_lines_are_drawn_to_scale() -> None:
-    tree = ElementTree.fromstring(str(svg.lines({"x": [0.0, 0.5, 1.0]}, ["a", "b", "c"], "t", "u", (0.0, 1.0))))
+    tree = ElementTree.fromstring(str(views.lines({"x": [0.0, 0.5, 1.0]}, ["a", "b", "c"], "t", "u", (0.0, 1.0))))
     points = next(node for node in tree.iter() if node.tag.endswith("polyline")).attrib["points"].split()
     ys = [float(p.split(",")[1]) for p in points]
     assert ys[0] - ys[1] == pytest.approx(ys[1] - ys[2]) and ys[0] > ys[2]
 
 
 def test_standalone_pictures_carry_their_colours() -> None:
-    text = svg.standalone(svg.token_grid(["L0"], ["0"], [[("</svg><script>", 0.9)]], "t"))
+    text = views.standalone(views.token_grid(["L0"], ["0"], [[("</svg><script>", 0.9)]], "t"))
     tree = ElementTree.fromstring(text)
     assert [node.tag.rpartition("}")[2] for node in tree][:2] == ["style", "title"]
     assert "prefers-color-scheme" in text
@@ -214,9 +213,9 @@ def test_a_real_attribution_adds_up_in_its_picture() -> None:
 
 @pytest.mark.parametrize("p", [0.0, 0.04, 0.06, 0.5, 0.99, 1.0, 1.0000001, -1e-9])
 def test_shades_are_in_range_and_monotone(p: float) -> None:
-    step = int(svg.shade_of(p)[1:])
+    step = int(views.shade_of(p)[1:])
     assert 0 <= step <= 10 and abs(step / 10 - p) <= 0.051
-    assert svg.shade_of(math.nan) == "none"
+    assert views.shade_of(math.nan) == "none"
 
 
 def luminance(colour: list[float]) -> float:
@@ -231,7 +230,7 @@ def contrast(a: list[float], b: list[float]) -> float:
 
 def test_text_and_marks_can_be_seen_in_light_and_dark() -> None:
     """WCAG: 4.5 for text, 3 for marks; every shade of a probability with the text that stands on it."""
-    css = (Path(page_module.__file__).parent / "picture.css").read_text(encoding="utf-8")
+    css = STYLE.read_text(encoding="utf-8")
     strengths = {int(k): float(v) for k, v in re.findall(r"\.p(\d+) \{ --strength: ([\d.]+);", css)}
     assert list(strengths.values()) == sorted(strengths.values())
     white_on = {int(k) for k in re.findall(r"text\.on-p(\d+)", css)}

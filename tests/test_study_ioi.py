@@ -19,9 +19,9 @@ from cutaway.edits import ablate
 from cutaway.ledger import ledger
 from cutaway.report.shared import study_page
 from cutaway.saving import open_result, save_result
+from cutaway.studies.effects import effects, part
 from cutaway.studies.ioi import Settings, run
-from cutaway.studies.ioi_effects import effects, part
-from cutaway.studies.ioi_heads import choose, halves
+from cutaway.studies.ioi.heads import choose, halves
 from cutaway.studies.study import Study
 from cutaway.tasks.ioi import ROLES, ioi
 from cutaway.tasks.words import NAMES, OBJECTS, PLACES
@@ -297,8 +297,8 @@ def test_ledger_of_one_edit_through_the_public_function():
 
 
 def test_checks_pass_and_a_wrong_number_would_fail_them():
-    from cutaway.studies.ioi_checks import checks
-    from cutaway.studies.ioi_sweeps import Sweeper
+    from cutaway.studies.ioi.checks import checks
+    from cutaway.studies.ioi.sweeps import Sweeper
 
     done = study()
     assert done.ok and not done.refused

@@ -146,9 +146,9 @@ def swept(opened: Model, task: Task, base: Prompts, edits: Edits, given: dict[st
     Raises:
         Refused: this model is not certified for the site.
     """
-    from ..studies.ioi_effects import effects
-    from ..studies.ioi_effects import swept as sweep
-    from ..studies.ioi_threads import threads_for
+    from ..studies.effects import effects
+    from ..studies.effects import swept as sweep
+    from ..studies.threads import threads_for
 
     clean, corrupt = task.clean, task.corrupt(given["corruption"])
     with threads_for(opened):

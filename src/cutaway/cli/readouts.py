@@ -206,7 +206,7 @@ def _lens_page(found: xr.Dataset) -> str:
 
 def _lens_svg(found: xr.Dataset) -> str:
     from ..report.pieces import lens_picture
-    from ..report.svg import standalone
+    from ..views import standalone
 
     return standalone(lens_picture(_single(found), 0))
 
@@ -333,7 +333,7 @@ def _attribution_page(found: xr.DataArray, top_k: int) -> str:
 
 def _attribution_svg(found: xr.DataArray, top_k: int) -> str:
     from ..report.pieces import contributions
-    from ..report.svg import standalone
+    from ..views import standalone
 
     return standalone(contributions(_single(found), 0, top_k).svg)
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .. import views
 from ..studies.study import Study
 from ..wording import label, number, percent, signed
-from . import svg
 from .page import Picture, Section, Table, Verbatim
 from .pieces import contribution_table, contributions, lens_table, next_token_table, shown_text
 from .shared import about, opening
@@ -129,8 +129,8 @@ def _lines(
     caption: str,
     limits: tuple[float, float] | None,
 ) -> Picture:
-    words = " ".join(svg.spoken_line(name, line, ticks, limits is not None) for name, line in series.items())
-    return Picture(svg.lines(series, ticks, title, unit, limits), caption, words)
+    words = " ".join(views.spoken_line(name, line, ticks, limits is not None) for name, line in series.items())
+    return Picture(views.lines(series, ticks, title, unit, limits), caption, words)
 
 
 def _sources(arrays: dict[str, Any], i: int) -> Section:
@@ -150,9 +150,9 @@ def _sources(arrays: dict[str, Any], i: int) -> Section:
         for k in order
     ]
     picture = Picture(
-        svg.waterfall(by_position, None, "Contribution of attention by source position"),
+        views.waterfall(by_position, None, "Contribution of attention by source position"),
         "What attention heads carried from each position, summed over heads: blue for, red against.",
-        svg.spoken(by_position, None),
+        views.spoken(by_position, None),
     )
     columns = ["head", "position", "source token", "contribution"]
     return Section(

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .. import views
 from ..studies.study import Study
+from ..views import pattern, scatter, signed_grid
 from ..wording import label, number, percent, signed
-from . import svg
-from .ioi_pictures import pattern, scatter, signed_grid
 from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
@@ -107,18 +107,18 @@ def _depth(arrays: dict[str, Any]) -> Section:
     title = "Mean logit difference read after each layer"
     parts: Parts = [
         Picture(
-            svg.lines(series, ticks, title, "logits"),
+            views.lines(series, ticks, title, "logits"),
             "With the last layer's norm statistics the steps are direct contributions; with each layer's own "
             "statistics it is the logit lens. They agree at the end.",
-            " ".join(svg.spoken_line(name, line, ticks, False) for name, line in series.items()),
+            " ".join(views.spoken_line(name, line, ticks, False) for name, line in series.items()),
         )
     ]
     chances = {
         "receiver": lens["answer_probability"].values.tolist(),
         "giver": lens["foil_probability"].values.tolist(),
     }
-    words = " ".join(svg.spoken_line(name, line, ticks, True) for name, line in chances.items())
-    picture = svg.lines(chances, ticks, "Mean probability by the logit lens", "probability", (0.0, 1.0))
+    words = " ".join(views.spoken_line(name, line, ticks, True) for name, line in chances.items())
+    picture = views.lines(chances, ticks, "Mean probability by the logit lens", "probability", (0.0, 1.0))
     parts.append(
         Picture(picture, "Mean probability of the two names at END after each layer, by the logit lens.", words)
     )
@@ -136,7 +136,7 @@ def _contributions(data: xr.Dataset, heading: str) -> Parts:
         chosen.append((f"{len(names) - len(kept)} smaller terms", float(mean.sum() - mean[kept].sum())))
     total = float(mean.sum())
     caption = f"Mean logit difference {heading}: each bar starts where the one above ends; blue adds, red takes away."
-    picture = Picture(svg.waterfall(chosen, total, f"Contributions {heading}"), caption, svg.spoken(chosen, total))
+    picture = Picture(views.waterfall(chosen, total, f"Contributions {heading}"), caption, views.spoken(chosen, total))
     rows = [
         [names[i], _between(data.isel(term=int(i)), ("mean", "low", "high"))] for i in np.argsort(-np.abs(mean))[:12]
     ]
@@ -238,7 +238,7 @@ def _looks(arrays: dict[str, Any]) -> Section:
         for pair in table["pair"].values:
             one = table.sel(chosen=name, pair=pair)
             text = f"{float(one['mean']):.2f} [{float(one['low']):.2f}, {float(one['high']):.2f}]"
-            cells.append(Cell(text, svg.shade_of(float(one["mean"]))))
+            cells.append(Cell(text, views.shade_of(float(one["mean"]))))
         rows.append(cells)
     caption = "Mean attention between roles in the clean run, with intervals over families."
     parts: Parts = [Table(caption, ["head", *map(str, table["pair"].values)], rows, ["head"])]
@@ -343,7 +343,7 @@ def _scores(arrays: dict[str, Any]) -> Section:
         mean = data[name].mean("prompt").values
         order = np.argsort(-mean, axis=None)[:5]
         at = [divmod(int(k), len(heads)) for k in order]
-        best = [Cell(f"L{layers[i]}H{heads[j]} {number(mean[i, j])}", svg.shade_of(mean[i, j])) for i, j in at]
+        best = [Cell(f"L{layers[i]}H{heads[j]} {number(mean[i, j])}", views.shade_of(mean[i, j])) for i, j in at]
         rows.append([name.replace("_", " "), *best])
     columns = ["score", *(f"{n}." for n in range(1, len(rows[0])))]
     caption = (

@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..saving import plain
+from ..views.frame import STYLE
 
 HERE = Path(__file__).parent
 
@@ -75,7 +76,7 @@ class Section:
 
 def render(title: str, subtitle: str, sections: Sequence[Section], facts: Mapping[str, Any]) -> str:
     """The whole page. `facts` goes with it as data, so that every number shown can be read back from the file."""
-    css = "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("picture.css", "page.css"))
+    css = "\n".join(file.read_text(encoding="utf-8") for file in (STYLE, HERE / "page.css"))
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

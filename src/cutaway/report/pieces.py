@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 from markupsafe import Markup
 
+from .. import views
 from ..tokens import shown
 from ..wording import label, number, percent, rank, signed
-from . import svg
 from .page import Cell, Picture, Table
 
 Terms = list[tuple[str, float]]
@@ -34,7 +34,8 @@ def contributions(terms: xr.DataArray, prompt: int, top: int = 14) -> Picture:
         f"{quantity} = {signed(total)} {terms.attrs['units']}, by {terms.attrs['by']}: each bar starts where "
         "the one above it ends; blue adds, red takes away."
     )
-    return Picture(svg.waterfall(chosen, total, title, str(terms.attrs["units"])), caption, svg.spoken(chosen, total))
+    picture = views.waterfall(chosen, total, title, str(terms.attrs["units"]))
+    return Picture(picture, caption, views.spoken(chosen, total))
 
 
 def contribution_table(terms: xr.DataArray, prompt: int, top: int | None = None) -> Table:
@@ -71,7 +72,7 @@ def contribution_table(terms: xr.DataArray, prompt: int, top: int | None = None)
 def next_token_table(tokens: list[str], ids: list[int], logits: list[float], probabilities: list[float]) -> Table:
     """The model's first choices."""
     rows: list[list[str | Cell]] = [
-        [str(k), str(i), shown(t), number(x, 4), Cell(percent(p), svg.shade_of(p))]
+        [str(k), str(i), shown(t), number(x, 4), Cell(percent(p), views.shade_of(p))]
         for k, (t, i, x, p) in enumerate(zip(tokens, ids, logits, probabilities, strict=True))
     ]
     return Table("Next token; ranks count from 0.", ["rank", "id", "token", "logit", "probability"], rows, ["token"])
@@ -85,7 +86,7 @@ def lens_table(lens: xr.Dataset, prompt: int) -> Table:
     for layer in one["layer"].values:
         best = one.sel(layer=layer).isel(rank=0)
         cells = [(str(best["token"].values[p]), float(best["probability"].values[p])) for p in positions]
-        rows.append([f"L{layer}", *(Cell(f"{label(t, 14)} {100 * p:.0f} %", svg.shade_of(p)) for t, p in cells)])
+        rows.append([f"L{layer}", *(Cell(f"{label(t, 14)} {100 * p:.0f} %", views.shade_of(p)) for t, p in cells)])
     after = one["next_token"].values
     rows.append(["follows", *(label(str(after[p]), 14) if after[p] else "—" for p in positions)])
     last = one.isel(layer=-1)
@@ -109,7 +110,7 @@ def lens_picture(lens: xr.Dataset, prompt: int) -> Markup:
         [(label(str(one["token"].values[k, p]), 12), float(one["probability"].values[k, p])) for p in positions]
         for k in range(len(rows))
     ]
-    return svg.token_grid(rows, heads, cells, "Logit lens: first choice of every layer at every position")
+    return views.token_grid(rows, heads, cells, "Logit lens: first choice of every layer at every position")
 
 
 def shown_text(text: str) -> str:

@@ -1,6 +1,6 @@
 """The studies: each is settings -> result -> findings, and ends as a `Study`.
 
-A study is a module with `Settings`, `run(model, settings)` and `demo()`, the settings with which the demo runs it.
+A study is a package with `Settings`, `run(model, settings)` and `demo()`, the settings with which the demo runs it.
 """
 
 STUDIES = {

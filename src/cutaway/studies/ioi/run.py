@@ -17,21 +17,21 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ..errors import Refused
-from ..model import Model
-from ..readout.attribution import attribute
-from ..readout.head_scores import head_scores, role_attention
-from ..readout.lenses import cumulative
-from ..results import prompt_coords, run_card
-from ..stats import mean_interval
-from ..tasks.ioi import CORRUPTIONS, ioi
-from ..trace import Trace
-from .ioi_checks import checks
-from .ioi_findings import findings, headline
-from .ioi_heads import attention_table, choose, halves, head_table, stability
-from .ioi_sweeps import Head, Sweeper, ablations, logit_difference
-from .ioi_threads import threads_for
-from .study import Study, only
+from ...errors import Refused
+from ...model import Model
+from ...readout.attribution import attribute
+from ...readout.head_scores import head_scores, role_attention
+from ...readout.lenses import cumulative
+from ...results import prompt_coords, run_card
+from ...stats import mean_interval
+from ...tasks.ioi import CORRUPTIONS, ioi
+from ...trace import Trace
+from ..study import Study, only
+from ..threads import threads_for
+from .checks import checks
+from .findings import findings, headline
+from .heads import attention_table, choose, halves, head_table, stability
+from .sweeps import Head, Sweeper, ablations, logit_difference
 
 PAIRS = (("S2", "S1"), ("S2", "S1+1"), ("END", "S2"), ("END", "IO"), ("END", "S1"))
 PICTURED = 4

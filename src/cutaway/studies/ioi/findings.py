@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..wording import number, several, signed
-from .study import Check, verdict
+from ...wording import number, several, signed
+from ..study import Check, verdict
 
 Arrays = Mapping[str, Any]
 

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ..edits import Edits, ablate, patch
-from ..errors import Refused
-from ..ledger import additivity, of_traces
-from ..model import Model
-from ..readout.attribution import attribute
-from ..stats import max_t, mean_interval
-from ..tasks.ioi import ROLES
-from ..tasks.task import Task
-from ..trace import Trace
-from .ioi_effects import Array, effects, swept
+from ...edits import Edits, ablate, patch
+from ...errors import Refused
+from ...ledger import additivity, of_traces
+from ...model import Model
+from ...readout.attribution import attribute
+from ...stats import max_t, mean_interval
+from ...tasks.ioi import ROLES
+from ...tasks.task import Task
+from ...trace import Trace
+from ..effects import Array, effects, swept
 
 METHODS = ("zero", "mean", "resample")
 PARTS = ("total", "direct", "downstream", "norm", "direct_recomputed", "response")

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..anatomy.compare import tolerance
-from ..edits import patch
-from .ioi_effects import swept
-from .ioi_sweeps import Sweeper
-from .study import Check
+from ...anatomy.compare import tolerance
+from ...edits import patch
+from ..effects import swept
+from ..study import Check
+from .sweeps import Sweeper
 
 
 def checks(sweeper: Sweeper, arrays: Mapping[str, Any]) -> list[Check]:

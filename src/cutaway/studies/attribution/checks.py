@@ -9,12 +9,12 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from ..anatomy import steady
-from ..anatomy.compare import relative_error, tolerance
-from ..hooks import Hooks, hidden
-from ..prompts import Prompts
-from ..trace import Trace
-from .study import Check
+from ...anatomy import steady
+from ...anatomy.compare import relative_error, tolerance
+from ...hooks import Hooks, hidden
+from ...prompts import Prompts
+from ...trace import Trace
+from ..study import Check
 
 
 @torch.no_grad()

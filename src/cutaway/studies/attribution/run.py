@@ -14,19 +14,19 @@ from typing import Any
 import torch
 import xarray as xr
 
-from ..errors import BadInput, Refused
-from ..model import Model
-from ..prompts import Prompts, Token
-from ..readout.annotation import annotate
-from ..readout.attribution import attribute
-from ..readout.bos import bos_sensitivity
-from ..readout.lenses import cumulative, lens
-from ..results import prompt_coords, run_card
-from ..tokens import token_texts
-from ..trace import Trace
-from .attribution_checks import checks
-from .attribution_findings import findings, headline
-from .study import Study, only
+from ...errors import BadInput, Refused
+from ...model import Model
+from ...prompts import Prompts, Token
+from ...readout.annotation import annotate
+from ...readout.attribution import attribute
+from ...readout.bos import bos_sensitivity
+from ...readout.lenses import cumulative, lens
+from ...results import prompt_coords, run_card
+from ...tokens import token_texts
+from ...trace import Trace
+from ..study import Study, only
+from .checks import checks
+from .findings import findings, headline
 
 SPLITS = ("layer", "component", "head", "source")
 CAVEATS = [

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..prompts import Prompts
-from ..wording import number, percent, prose, quoted, several, signed
-from .study import Check, verdict
+from ...prompts import Prompts
+from ...wording import number, percent, prose, quoted, several, signed
+from ..study import Check, verdict
 
 Arrays = Mapping[str, Any]
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..errors import BadInput
-from ..stats import Split, max_t, mean_interval, ranking_stability, smallest_effect, split_families
-from .ioi_effects import part
-from .ioi_sweeps import Head, Sweeper, name_of
+from ...errors import BadInput
+from ...stats import Split, max_t, mean_interval, ranking_stability, smallest_effect, split_families
+from ..effects import part
+from .sweeps import Head, Sweeper, name_of
 
 MEASURES = ("patch_z", "direct", "patch_v", "patch_pattern", "interaction", "denoise_abc_z", "noise_abc_z")
 """What is said of a chosen head, where this model permits it."""

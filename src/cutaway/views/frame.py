@@ -1,0 +1,64 @@
+"""What every picture is made of: its frame, texts, lines, and the classes that colour them.
+
+Colours are classes, so that a page's style sheet decides them in light, dark and print; `standalone` puts the same
+rules into a picture that leaves the page. Signed: blue is positive, red negative. Probabilities: white to blue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from markupsafe import Markup, escape
+
+from ..wording import number, percent, signed
+
+WIDTH = 760
+STYLE = Path(__file__).parent / "picture.css"
+
+
+def drawing(width: float, height: float, title: str, body: Sequence[str]) -> Markup:
+    """A picture with its title above it, drawn and spoken."""
+    body = [text(8, 16, title, "heading"), '<g transform="translate(0 24)">', *body, "</g>"]
+    height += 24
+    return Markup(
+        f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" '
+        f'aria-label="{escape(title)}" xmlns="http://www.w3.org/2000/svg"><title>{escape(title)}</title>'
+        + "".join(body)
+        + "</svg>"
+    )
+
+
+def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start", turn: int = 0) -> str:
+    """Words at a point; `turn` degrees about it."""
+    turned = f' transform="rotate({turn} {x:.1f} {y:.1f})"' if turn else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}"{turned}>{escape(words)}</text>'
+
+
+def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
+
+
+def shade_of(probability: float) -> str:
+    """The class of a probability: p0 to p10, or `none` where there is none."""
+    return "none" if probability != probability else f"p{round(10 * min(max(probability, 0.0), 1.0))}"
+
+
+def spoken(terms: Sequence[tuple[str, float]], total: float | None) -> str:
+    """A picture of contributions in words, for whoever cannot see it."""
+    largest = sorted(terms, key=lambda t: -abs(t[1]))[:5]
+    text = "Largest: " + ", ".join(f"{name} {signed(value)}" for name, value in largest) + "."
+    return text if total is None else f"{text} {len(terms)} bars add up to {signed(total)}."
+
+
+def spoken_line(name: str, line: Sequence[float], ticks: Sequence[str], as_percent: bool) -> str:
+    """A line in words."""
+    form = percent if as_percent else number
+    return f"{name}: " + ", ".join(f"{tick} {form(v)}" for tick, v in zip(ticks, line, strict=True)) + "."
+
+
+def standalone(picture: Markup) -> str:
+    """A picture with its own style sheet, to be saved as a file."""
+    css = STYLE.read_text(encoding="utf-8")
+    head, _, rest = str(picture).partition(">")
+    return f"{head}><style>{css}</style>{rest}\n"

@@ -1,0 +1,50 @@
+"""Contributions that add up to a total."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from ..wording import signed
+from .frame import WIDTH, drawing, line, text
+
+ROW, LABEL = 20, 190
+
+
+def waterfall(terms: Sequence[tuple[str, float]], total: float | None, title: str, unit: str = "logits") -> Markup:
+    """One bar a term, each starting where the last ended, so that the eye can add; then the total.
+
+    Without a total the bars all start at zero.
+    """
+    ends, at = [0.0], 0.0
+    for _, value in terms:
+        at = at + value if total is not None else value
+        ends.append(at)
+    low, high = min(*ends, total or 0, 0), max(*ends, total or 0, 0)
+    span = (high - low) or 1.0
+    left, right = LABEL + 10, WIDTH - 90
+
+    def x(value: float) -> float:
+        return left + (value - low) / span * (right - left)
+
+    rows = len(terms) + (total is not None)
+    body = [line(x(0), 4, x(0), rows * ROW + 8, "axis")]
+    for i, (name, value) in enumerate(terms):
+        start = ends[i] if total is not None else 0.0
+        body += _bar(i, name, x(start), x(start + value), signed(value), "pos" if value >= 0 else "neg", right)
+        if total is not None and i + 1 < rows:
+            body.append(line(x(start + value), i * ROW + 18, x(start + value), i * ROW + ROW + 8, "step"))
+    if total is not None:
+        body += _bar(len(terms), "sum", x(0), x(total), signed(total), "total", right)
+    body.append(text(left, rows * ROW + 24, unit, "small"))
+    return drawing(WIDTH, rows * ROW + 32, title, body)
+
+
+def _bar(row: int, name: str, a: float, b: float, value: str, kind: str, right: float) -> list[str]:
+    y = row * ROW + 6
+    return [
+        text(LABEL, y + 11, name, "total-name" if kind == "total" else "", "end"),
+        f'<rect x="{min(a, b):.1f}" y="{y}" width="{max(abs(b - a), 1):.1f}" height="{ROW - 6}" class="{kind}"/>',
+        text(right + 8, y + 11, value, "number"),
+    ]
