@@ -27,7 +27,7 @@ from .paths import Ways, engine
 from .plan import TOKENS, Plan, Variant, make_plan
 from .prompts import Prompts, Read
 from .readings import Readings
-from .recording import record, recorded
+from .recording import mean_tables, record, recorded
 from .replay import Wave
 from .results import prompt_coords, run_card
 from .runs import Recorded
@@ -172,10 +172,11 @@ def _run(
     values = [np.full((plan.n_cells, plan.n_prompts, n), np.nan) for n in n_reads]
     own = [np.full((plan.n_prompts, n), np.nan) for n in n_reads]
     changes = [c for v in plan.variants for c in v.all_changes]
+    tables = mean_tables(model, changes)
     count, total = 0, max(1, len(plan.variants) * len(plan.groups))
     for which in plan.groups:
         with steady(model.hf):
-            runs = recorded(model, base, which, changes, rules, plan.answers)
+            runs = recorded(model, base, which, changes, rules, plan.answers, tables)
             at = readings.at[torch.from_numpy(which)].numpy()
             if aim is not None:
                 aim.take(runs, which)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -128,12 +128,35 @@ def mean_table(
     return {k: (s / counts.reshape(-1, *[1] * (s.dim() - 1))) for k, s in sums.items()}
 
 
+Tables = Mapping[tuple[int, str, int | None], Tensor]
+"""Means by the identity of their reference, site and layer."""
+
+
+def mean_tables(model: Model, changes: Sequence[Change]) -> Tables:
+    """The means that some changes put in; they are the same for every group of prompts."""
+    tables = {}
+    for reference in unique(c.operation.reference for c in changes if isinstance(c.operation, Mean)):
+        keys = {
+            (c.site, c.layer) for c in changes if isinstance(c.operation, Mean) and c.operation.reference is reference
+        }
+        for (site, layer), table in mean_table(model, reference, keys).items():
+            tables[id(reference), site, layer] = table
+    return tables
+
+
 def recorded(
-    model: Model, base: Prompts, which: np.ndarray, changes: Sequence[Change], rules: Any, answers: Iterable[int] = ()
+    model: Model,
+    base: Prompts,
+    which: np.ndarray,
+    changes: Sequence[Change],
+    rules: Any,
+    answers: Iterable[int] = (),
+    tables: Tables | None = None,
 ) -> Recorded:
     """A group of base prompts and the same prompts of every source; `answers` as in `record`.
 
     Sources that begin like the base are run from where they part from it; the base and the others in one forward.
+    `tables`: the means of the changes, where they are already known.
     """
     sources = unique(s for c in changes for s in c.operation.sources)
     wanted = {(c.site, c.layer) for c in changes}
@@ -146,11 +169,5 @@ def recorded(
         if starts[id(source)]:
             run = follow(model, runs[0], source[index], starts[id(source)], wanted)
             by_source[id(source)] = record(model, [source[index]], wanted)[0] if run is None else run
-    tables = {}
-    for reference in unique(c.operation.reference for c in changes if isinstance(c.operation, Mean)):
-        keys = {
-            (c.site, c.layer) for c in changes if isinstance(c.operation, Mean) and c.operation.reference is reference
-        }
-        for (site, layer), table in mean_table(model, reference, keys).items():
-            tables[id(reference), site, layer] = table
+    tables = mean_tables(model, changes) if tables is None else tables
     return Recorded(runs[0], by_source, tables, torch.from_numpy(which))

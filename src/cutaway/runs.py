@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +60,7 @@ class Recorded:
 
     base: Run
     sources: dict[int, Run]  # by the identity of the whole source prompts
-    tables: dict[tuple[int, str, int | None], Tensor]  # means, by the identity of their reference
+    tables: Mapping[tuple[int, str, int | None], Tensor]  # means, by the identity of their reference
     chosen: Tensor  # [prompt] the group, as indices into all base prompts
 
     def of(self, prompts: Prompts, site: str, layer: int) -> Tensor:
