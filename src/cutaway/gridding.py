@@ -234,8 +234,8 @@ class _Aim:
         run = runs.sources.get(id(self.reference))
         if run is None:
             (run,) = record(self.model, [self.reference[which.tolist()]], [])
-        at = self.readings.at[torch.from_numpy(which)].to(run.stream[-1].device)
-        left = run.stream[-1][torch.arange(len(which), device=at.device)[:, None], at][:, None]
+        at = self.readings.at[torch.from_numpy(which)].to(run.left.device)
+        left = run.left[torch.arange(len(which), device=at.device)[:, None], at][:, None]
         for kept, values in zip(self.values, self.readings(left, which), strict=True):
             kept.append(values[:, 0])
 
