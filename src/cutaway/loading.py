@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ def load(
     Args:
         name_or_path: `"pocket"` (ships with the package), a folder, or a hub id.
         revision: branch, tag or commit on the hub.
-        device: for example `"cuda"`; `"auto"` spreads the layers over devices (needs accelerate). Default: CPU.
+        device: for example `"cuda"`; `"auto"` spreads the layers over what there is (needs accelerate, in the extra
+            `cutaway[offload]`). Default: CPU. A model that was loaded with a `device_map` of your own goes into
+            `cutaway.Model` as it is, layers offloaded to the CPU or to disk included.
         dtype: default float32; `"auto"` keeps the checkpoint's own.
         attn_implementation: `"eager"` or `"sdpa"`; default: transformers' choice.
 
@@ -37,6 +40,11 @@ def load(
     pocket = str(name_or_path) == "pocket"
     path = str(Path(__file__).parent / "pocket") if pocket else str(name_or_path)
     wanted = _dtype(dtype)
+    if device == "auto" and find_spec("accelerate") is None:
+        raise BadInput(
+            "device='auto' spreads a model over devices with accelerate, which is not installed. Install it "
+            "(pip install 'cutaway[offload]'), or name one device, such as 'cuda' or 'cpu'."
+        )
     options: dict[str, Any] = {"trust_remote_code": False, "revision": revision}
     if revision is None:
         del options["revision"]

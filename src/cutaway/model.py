@@ -131,7 +131,10 @@ class Model:
     def fingerprint(self) -> str:
         """A short hash of the weights: names, shapes, dtypes and up to 4,096 evenly spaced values of each."""
         digest = hashlib.sha256()
+        twice = getattr(self.hf, "all_tied_weights_keys", {})  # weights kept elsewhere lose their identity, not these
         for name, p in self.hf.named_parameters():
+            if name in twice:
+                continue
             digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
             module, _, own = name.rpartition(".")
             value = stored(self.hf.get_submodule(module), own)

@@ -23,6 +23,16 @@ def stored(module: nn.Module, name: str) -> Tensor | None:
     return value
 
 
+def put_back(model: nn.Module) -> None:
+    """Send weights away again that a call fetched and, being broken off, did not."""
+    if not (hasattr(model, "_hf_hook") or hasattr(model, "hf_device_map")):
+        return
+    for module in model.modules():
+        hook = getattr(module, "_hf_hook", None)
+        if getattr(hook, "offload", False) and not all(p.is_meta for p in module.parameters(recurse=False)):
+            hook.post_forward(module, None)  # type: ignore[union-attr]
+
+
 def device_of(module: nn.Module) -> torch.device:
     """Where a module computes."""
     value = next(module.parameters(), None)

@@ -19,7 +19,7 @@ from .chain import find_blocks
 from .compare import relative_error, scalars, tolerance
 from .ends import measure_embedding, measure_final_norm, measure_tail, measure_unembedding
 from .parts import Anatomy, Block, Identity
-from .placed import input_device, stored
+from .placed import input_device, put_back, stored
 from .tail import Tail, form_of
 
 BATCH = 8
@@ -30,7 +30,7 @@ never mistaken for one of heads or features."""
 
 @contextmanager
 def steady(model: nn.Module) -> Iterator[None]:
-    """No gradients and no dropout inside; every module's training flag is as found afterwards."""
+    """No gradients and no dropout inside; every module's training flag and weights are as found afterwards."""
     training = [m for m in model.modules() if m.training]
     try:
         for module in training:
@@ -40,6 +40,7 @@ def steady(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+        put_back(model)
 
 
 def probe_length(config: Any) -> int:

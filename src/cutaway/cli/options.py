@@ -46,7 +46,7 @@ speech = _together(
 _DTYPES = "float32 (default), bfloat16, float16, float64, auto."
 loading = _together(
     click.option("--revision", help="Branch, tag or commit on the hub."),
-    click.option("--device", envvar="CUTAWAY_DEVICE", show_envvar=True, help='Such as "cuda"; default: CPU.'),
+    click.option("--device", envvar="CUTAWAY_DEVICE", show_envvar=True, help='Such as "cuda", "auto"; default: CPU.'),
     click.option("--dtype", envvar="CUTAWAY_DTYPE", show_envvar=True, help=_DTYPES),
     click.option("--attn", type=click.Choice(["sdpa", "eager"]), help="Attention; default: transformers' choice."),
 )
