@@ -54,13 +54,15 @@ loading = _together(
 _MODEL: dict[str, Any] = {"default": "pocket", "envvar": "CUTAWAY_MODEL", "show_envvar": True, "show_default": True}
 model = _together(click.option("-m", "--model", help='"pocket", a folder, or a hub id.', **_MODEL), loading)
 
+bos = click.option("--bos/--no-bos", default=None, help="Put BOS first, or no special token. Default: the tokenizer's.")
+
 _PATH = click.Path(path_type=Path, dir_okay=False)
 _PROMPT = "A prompt; repeat for several; - reads lines from standard input."
 prompts = _together(
     click.argument("prompt", nargs=-1),
     click.option("-p", "--prompt", "more", multiple=True, metavar="TEXT", help=_PROMPT),
     click.option("--prompt-file", type=_PATH, help="A file with one prompt a line."),
-    click.option("--bos/--no-bos", default=None, help="Put BOS first, or no special token. Default: the tokenizer's."),
+    bos,
 )
 
 _OUTPUT = "Write to a file; its suffix chooses the format; - is standard output."
