@@ -181,3 +181,15 @@ def test_bfloat16_is_no_further_from_float64_than_twice_the_brute_force(name: st
     rms = [float(np.sqrt(np.mean(np.square(np.stack(e))))) for e in (ours, brute)]
     assert 0 < rms[0] <= 2 * rms[1]
     assert torch.equal(low.hf(ids).logits, before)
+
+
+def test_offline_nothing_is_tried_again_and_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("cutaway.hub._silence", lambda hub: "no route to host")
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *a, **k: pytest.fail("it was tried"))
+    with pytest.raises(cutaway.BadInput, match=r"someone/something is not on this machine.*no route to host"):
+        cutaway.load("someone/something")
+    with pytest.raises(cutaway.BadInput, match="neither a folder nor a hub id"):
+        cutaway.load("not a name")
+    with pytest.raises(cutaway.BadInput, match="There is no folder"):
+        cutaway.load(tmp_path / "nothing")

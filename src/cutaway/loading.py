@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .errors import BadInput
+from .hub import require_reachable
 from .model import Model
 
 
@@ -32,9 +33,10 @@ def load(
         attn_implementation: `"eager"` or `"sdpa"`; default: transformers' choice.
 
     Raises:
-        BadInput: the model is not there, or has no safetensors weights.
+        BadInput: the model is not there, the hub does not answer, or it has no safetensors weights.
         Refused: it cannot be opened (see `Model`).
     """
+    require_reachable(str(name_or_path), revision)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     pocket = str(name_or_path) == "pocket"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import BadInput
-from .hub import require_reachable
+from ..hub import require_reachable
 from .session import Session
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def open_model(
         BadInput: it cannot be had, or cannot be loaded.
         Refused: it is no decoder that can be opened.
     """
-    require_reachable(name)
+    require_reachable(name, revision)
     session.say(f"Loading {name} ...")
     from ..loading import load
 
