@@ -351,7 +351,7 @@ def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(gridding, "_run", scarce)
     found = cutaway.sweep(model, base, cutaway.patch("resid_pre", source))
-    assert found.attrs["budgets"] == "[512, 256]"
+    assert found.attrs["budgets"] == "[1024, 512, 256]"
     assert np.allclose(found["value"], whole, atol=1e-5)
 
 
