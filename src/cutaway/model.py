@@ -279,6 +279,7 @@ class Model:
         families: Sequence[Any] | None = None,
         roles: Mapping[str, Any] | None = None,
         bos: bool | None = None,
+        templates: Sequence[Any] | None = None,
     ) -> Prompts:
         """Tokenise and check at once.
 
@@ -288,12 +289,14 @@ class Model:
             families: a label a prompt; prompts that are not independent of each other share one.
             roles: name -> a position a prompt, or a token's text that occurs exactly once in each.
             bos: None as the tokenizer does it; True puts BOS first; False adds no special token at all.
+            templates: a label a prompt, the frame it was made from; `ablate(..., by="template")` averages within it.
 
         Raises:
             BadInput: an empty or too long prompt, an answer of several tokens, an unknown token, a role that is not
                 found exactly once; the message names the prompt.
         """
-        return tokenise(self.tokenizer, texts, answers, foils, families, roles, bos, self.vocab_size, self.context)
+        limits = self.vocab_size, self.context
+        return tokenise(self.tokenizer, texts, answers, foils, families, roles, bos, *limits, templates)
 
     def token_id(self, token: Token) -> int:
         """The id of a single token given as text or id.

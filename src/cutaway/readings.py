@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import BadInput
 from .metrics import Metric
 from .model import tokens_of
 from .prompts import Prompts, Read
@@ -60,6 +61,23 @@ class Readings:
         """
         return [self.tensor(m, left, which, base).detach().cpu().numpy() for m in self.metrics]
 
+    def _whole(self, metric: Metric, logits: Tensor, group: Prompts) -> Tensor:  # [prompt, read]
+        """A user's function of logits [prompt, read, vocab]; without an axis of reads if only one is read."""
+        assert metric.whole is not None
+        given = metric.whole(logits if self.several else logits[:, 0], group)
+        n, reads = len(group), logits.shape[1]
+        forms = [(n,), (n, reads)] if self.several else [(n,)]
+        try:
+            found = torch.as_tensor(given).double()
+        except (TypeError, ValueError, RuntimeError):
+            found = torch.empty(0, 0, 0)
+        if tuple(found.shape) not in forms:
+            wanted = " or ".join(map(str, forms))
+            kind = f"shape {tuple(found.shape)}" if isinstance(given, Tensor) else type(given).__name__
+            each = "one number a prompt" + ", or one a prompt and read" * self.several
+            raise BadInput(f"The metric {metric.name} must return {each}: shape {wanted} here. It returned {kind}.")
+        return found if found.dim() == 2 else found[:, None].expand(-1, reads)
+
     def _logits(self, left: Tensor) -> Tensor:  # [..., vocab]
         return self.model.read(left) if self.model.reads_stream else left
 
@@ -76,9 +94,7 @@ class Readings:
         n_prompts, n, n_reads, _ = left.shape
         if metric.whole is not None:
             rows = (self._logits(left[:, i]) for i in range(n))
-            values = [metric.whole(logits if self.several else logits[:, 0], group) for logits in rows]
-            found = torch.stack([torch.as_tensor(v).double() for v in values], dim=1)
-            return found[:, :, None].expand(-1, -1, n_reads if self.several else 1)
+            return torch.stack([self._whole(metric, logits, group) for logits in rows], dim=1)
         at = self.at[torch.from_numpy(which)][:, columns]
         tokens = None if metric.tokens is None else metric.tokens(group, at)  # [prompt, read, token]
         if metric.columns and tokens is not None:
