@@ -6,6 +6,7 @@ rules into a picture that leaves the page. Signed: blue is positive, red negativ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,42 @@ def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start", 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
+
+
+def polyline(points: Sequence[tuple[float, float]], kind: str, dash: str = "") -> str:
+    """A line through points (x, y)."""
+    dashed = f' stroke-dasharray="{dash}"' if dash else ""
+    return f'<polyline points="{_path(points)}" class="{kind}"{dashed}/>'
+
+
+def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], kind: str) -> str:
+    """The area between two lines over the same x."""
+    there, back = list(zip(x, low, strict=True)), list(zip(x, high, strict=True))[::-1]
+    return f'<polygon points="{_path([*there, *back])}" class="{kind}"/>'
+
+
+def mark(x: float, y: float, sign: float) -> str:
+    """A sign as a shape: a triangle up for plus, a triangle down for minus, an open circle for 0."""
+    if sign == 0:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" class="mark none"/>'
+    tip = -5 if sign > 0 else 5
+    corners = [(x - 4.5, y - 0.7 * tip), (x + 4.5, y - 0.7 * tip), (x, y + tip)]
+    return f'<polygon points="{_path(corners)}" class="mark {"pos" if sign > 0 else "neg"}"/>'
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def round_steps(low: float, high: float, about: int = 4) -> list[float]:
+    """Round numbers from `low` to `high`, about so many: multiples of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / max(about, 1)
+    if not rough > 0:
+        return [low]
+    size = 10 ** math.floor(math.log10(rough))
+    step = size * next(m for m in (1, 2, 5, 10) if m * size >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [k * step + 0.0 for k in range(first, last + 1)]
 
 
 def shade_of(probability: float) -> str:
