@@ -1,7 +1,7 @@
 """Rotations: how far each block turns a token's vector in the residual stream, and how far it had to.
 
 The states are those of the stream itself: what enters each block and what leaves the last, never what the final norm
-makes of it. A model of n_layers blocks has n_layers angles, one a block. Position 0 holds the norm of many tokens in many
+makes of it. A model of n_layers blocks has n_layers angles, one a block. Position 0 has a norm of its own in many
 models, so it is never part of "all"; it is measured where it is asked for by its index.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import BadInput
 from ..results import prompt_coords, run_card, token_grid
 from .angles import turns
-from .standards import Standard, check_spaces, stream
+from .standards import SPACES, Standard, check_spaces, stream
 
 if TYPE_CHECKING:
     from ..trace import Trace
@@ -32,7 +32,6 @@ UNITS = {
     "radial": "norm of the stream in this space",
     "tangential": "norm of the stream in this space",
 }
-ANGLES = ("angle", "null", "excess")
 
 
 def rotations(
@@ -58,14 +57,15 @@ def rotations(
     Raises:
         BadInput: no such position, role or space; a space that needs a `standard`; no position but 0.
     """
-    chosen = check_spaces(spaces or (("raw",) if standard is None else ("raw", "centred", "standardised")))
+    chosen = check_spaces(spaces or (SPACES[:1] if standard is None else SPACES))
     if standard is None and set(chosen) - {"raw"}:
         raise BadInput(
             "Centred and standardised angles need the mean and scale of each dimension over reference tokens: give "
-            "standard=cutaway.standard(model, prompts)."
+            "standard=cutaway.geometry.standards.standard(model, prompts)."
         )
     prompts, states = trace.prompts, stream(trace)  # [depth, prompt, position, d_model]
     coords: dict[str, Any] = prompt_coords(prompts)
+    dims: tuple[str, ...] = ("prompt",)
     if at == "all":
         if prompts.n_positions < 2:
             raise BadInput("These prompts have no position but 0, which is left out of all. Ask for it by its index.")
@@ -97,4 +97,4 @@ def measured(
     return xr.Dataset(data, {**coords, **axes})
 
 
-__all__ = ["ANGLES", "UNITS", "measured", "rotations"]
+__all__ = ["UNITS", "measured", "rotations"]

@@ -27,8 +27,8 @@ BATCH = 4096
 
 
 def stream(trace: Trace) -> Tensor:  # [depth, prompt, position, d_model]
-    """The stream at every depth, before the final norm: what enters each block, and what leaves the last. Depth 0 is the
-    embedding, depth n_layers the last state; NaN at padding."""
+    """The stream at every depth, before the final norm: what enters each block, and what leaves the last. Depth 0 is
+    the embedding, depth n_layers the last state; NaN at padding."""
     last = trace["resid_post", trace.model.n_layers - 1]
     return torch.cat([trace["resid_pre"].cpu(), last.cpu()[None]])
 

@@ -1,8 +1,8 @@
 """Short sentences with a pronoun as object, and as many of the same build with a noun or a name there.
 
-Every sentence has an opening, a subject and a verb of its own, so no two agree up to the object; a sentence with a pronoun
-and its twin with a noun are built alike, so the objects stand at the same place. Each pronoun is the object as often as
-each noun, and none of them occurs elsewhere: position and frequency are matched by design.
+No two sentences agree up to the object; a sentence with a pronoun and its twin with a noun are built alike, so their
+objects stand at the same place. Each pronoun is the object as often as each noun, and none of them occurs elsewhere:
+position and frequency are matched by design.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PRONOUNS = ("her", "him", "them", "me", "us")
 NOUNS = ("Mary", "John", "children", "teachers", "horses")
 """Of the words that can stand there, some that the pocket model's training text uses about as often as the pronouns:
-her 4700 and him 1400 times in a million tokens, Mary and John 820; them, me and us 360, children 290, the others 160."""
+her 4700 and him 1400 times in a million tokens, Mary and John 820; them, me and us 360, children 290, the rest 160."""
 OPENINGS = ("", "Yesterday ", "Last night ", "In the morning, ", "After dinner, ", "In summer, ", "Long ago, ")
 SUBJECTS = (
     ("Emma", "Tom", "Julia", "Peter", "Clara", "Felix"),

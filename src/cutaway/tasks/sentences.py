@@ -1,10 +1,10 @@
 """Sentences with one target token each: found by its text, its index or a role, and what they share.
 
-A text names a token by its word: ` her`, `her` and `Her` are all the word "her", and `her.` is found where the tokenizer
+A text names a token by its word: ` her`, `her` and `Her` are the word "her", and `her.` is found where the tokenizer
 splits the full stop off. A sentence must hold exactly one; the first of several is never taken silently.
 
-In a causal decoder a token's state depends on the tokens up to it and on nothing after. Sentences that agree up to their
-target therefore hold the same measurement twice, and count as one.
+In a causal decoder a token's state depends on the tokens up to it and on nothing after. Sentences that agree up to
+their target therefore hold the same measurement twice, and count as one.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Sentences:
         for i, at in enumerate(self.targets):
             if at == 0:
                 raise BadInput(
-                    f"{named(self.prompts, i)} has its target at position 0, where many models keep a vector unlike all "
-                    "others. Put a word or a BOS token before it."
+                    f"{named(self.prompts, i)} has its target at position 0, where many models keep a vector unlike "
+                    "all others. Put a word or a BOS token before it."
                 )
         if not any(at is not None for at in self.targets):
             raise BadInput("None of these sentences has a target.")
@@ -91,8 +91,8 @@ def sentences(
     """Sentences with their targets.
 
     Args:
-        rows: texts, or mappings with `text` and perhaps `target` (a word, or an index, negative from the end; None for a
-            sentence that has no target and only offers controls), `control` (likewise), `family` and `type`.
+        rows: texts, or mappings with `text` and perhaps `target` (a word, or an index, negative from the end; None for
+            a sentence that has no target and only offers controls), `control` (likewise), `family` and `type`.
         targets: words; exactly one token of each sentence that does not name its own target must be one of them.
         control: a word that must occur exactly once in each sentence that has a target and names no control.
 
@@ -122,14 +122,14 @@ def _target(prompts: Prompts, i: int, row: Mapping[str, Any], wanted: list[str])
         hits = _hits(prompts, i, wanted)
         if hits:
             raise BadInput(
-                f"{named(prompts, i)} is to offer controls and has the target {prompts.tokens[i][hits[0]]!r} at position "
-                f"{hits[0]}. Give it as a sentence with a target, or take the word out."
+                f"{named(prompts, i)} is to offer controls and has the target {prompts.tokens[i][hits[0]]!r} at "
+                f"position {hits[0]}. Give it as a sentence with a target, or take the word out."
             )
         return None
     if own == "" and not wanted:
         raise BadInput(
-            f"{named(prompts, i)} says nothing of its target, and no target word is given. Name one, as in: --target her, "
-            'or give the line a "target".'
+            f"{named(prompts, i)} says nothing of its target, and no target word is given. Name one, as in: "
+            '--target her, or give the line a "target".'
         )
     return _place(prompts, i, wanted if own == "" else own, "target")
 
@@ -210,8 +210,8 @@ def find_once(prompts: Prompts, i: int, words: Sequence[str], what: str) -> int:
         )
     tokens = " ".join(shown(t) for t in prompts.tokens[i])
     raise BadInput(
-        f"{named(prompts, i)} has no token that is the {what} {sought}. Its tokens are: {tokens}. Take the sentence out, "
-        'name another word, or give a position in a .jsonl file; a sentence that only offers controls has "target": null.'
+        f"{named(prompts, i)} has no token that is the {what} {sought}. Its tokens are: {tokens}. Take the sentence "
+        'out, name another word, or give a position in a .jsonl file ("target": null if it only offers controls).'
     )
 
 
@@ -268,7 +268,9 @@ def counts(table: Mapping[str, float]) -> dict[str, float]:
 
 def counted(prompts: Prompts) -> dict[str, float]:
     """How often each word occurs in the sentences; sentences that are equal count once."""
-    seen = {tuple(row[: int(n)].tolist()): i for i, (row, n) in enumerate(zip(prompts.ids, prompts.lengths, strict=True))}
+    seen = {
+        tuple(row[: int(n)].tolist()): i for i, (row, n) in enumerate(zip(prompts.ids, prompts.lengths, strict=True))
+    }
     found: dict[str, float] = {}
     for i in seen.values():
         for token in prompts.tokens[i]:

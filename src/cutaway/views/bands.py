@@ -112,7 +112,7 @@ def bands(
     for k, curve in enumerate(curves):
         body += [polyline(run, f"thin line{k % _COLOURS}") for one in curve.each for run in runs(one)]  # type: ignore[arg-type]
     for k, curve in enumerate(curves):
-        dash, colour = _DASHES[(k + k // _COLOURS) % len(_DASHES)], k % _COLOURS
+        dash, colour = _DASHES[k % len(_DASHES)], k % _COLOURS
         for run in runs(curve.middle):
             body.append(polyline(run, f"line line{colour}", dash))  # type: ignore[arg-type]
             body += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.5" class="dot line{colour}"/>' for a, b in run]

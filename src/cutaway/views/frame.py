@@ -65,7 +65,7 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
-def round_steps(low: float, high: float, about: int = 4) -> list[float]:
+def round_steps(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers from `low` to `high`, about so many: multiples of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / max(about, 1)
     if not rough > 0:

@@ -8,6 +8,7 @@ import xarray as xr
 
 from ...anatomy import steady
 from ...anatomy.compare import tolerance
+from ...errors import Refused
 from ...geometry.standards import stream
 from ...prompts import Prompts
 from ..study import Check
@@ -25,7 +26,12 @@ def checks(work: Work, turns: xr.Dataset) -> list[Check]:
     index, at = (torch.tensor(x) for x in zip(*rows, strict=True))
     states = stream(work.model.trace(prompts))[:, index, at]  # [depth, occurrence, d_model]
     allowed = tolerance(work.model.dtype)
-    return [_last(work, prompts, states[-1], index, at, allowed), _formula(turns), _prefix(work, prompts, rows, states)]
+    made = [_formula(turns), _prefix(work, prompts, rows, states)]
+    try:
+        return [_last(work, prompts, states[-1], index, at, allowed), *made]
+    except Refused as error:
+        work.refused["check of the last state against the logits"] = str(error)
+        return made
 
 
 def _last(

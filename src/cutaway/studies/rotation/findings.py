@@ -82,9 +82,9 @@ def _sentences(work: Work) -> str:
     total = sum(o.sentences for o in work.found)
     families = len({o.family for o in work.found})
     text = (
-        f"{several(total, 'sentence')} with a target hold {several(len(work.found), 'different measurement')} ({kinds}) in "
-        f"{families} families: a token's state depends on what stands before it, so sentences that agree up to their "
-        "target count once."
+        f"{several(total, 'sentence')} with a target hold {several(len(work.found), 'different measurement')} "
+        f"({kinds}) in {families} families: a token's state depends on what stands before it, so sentences that agree up "
+        "to their target count once."
     )
     forms = Counter(work.given.token(o.sentence, o.position) for o in work.found)
     if len(forms) > len(count):
@@ -99,21 +99,21 @@ def _turns(arrays: Arrays) -> str:
         f"L{k} {number(m)}° [{number(low)}, {number(high)}]"
         for k, (m, low, high) in enumerate(zip(*(one[x].values for x in ("mean", "low", "high")), strict=True))
     ]
-    level = percent(one.attrs["level"]).replace(".00", "")
+    level = f"{100 * one.attrs['level']:g} %"
     shown = values if len(values) <= 8 else [values[0], values[len(values) // 2], values[-1]]
     return f"Mean angle that each block turns the target by ({level} intervals over families): {'; '.join(shown)}."
 
 
 def _matching(work: Work) -> str:
     pairs = [c for c in work.pairs if c is not None]
-    size = np.abs([c.octaves for c in pairs])
+    factor = 2 ** np.abs([c.octaves for c in pairs])
     words = Counter(work.given.token(c.sentence, c.position) for c in pairs)
     common = ", ".join(f"{quoted(t)} {n}" for t, n in words.most_common(6))
     after = sum(c.after_target for c in pairs)
     text = (
         f"{len(pairs)} of {len(work.pairs)} targets have a matched control: a token at the same position of another "
-        f"sentence, whose word differs in frequency by a factor of {number(2 ** float(np.median(size)))} in the middle case "
-        f"and {number(2 ** float(size.max()))} at most. They are {several(len(words), 'different word')}: {common}"
+        f"sentence, whose word differs in frequency by a factor of {number(float(np.median(factor)))} in the middle "
+        f"case and {number(float(factor.max()))} at most. They are {several(len(words), 'different word')}: {common}"
     )
     text += "." if len(words) <= 6 else ", and others."
     return text + (f" {after} of them stand after a target of their own sentence." if after else "")
@@ -136,9 +136,9 @@ def _excess(arrays: Arrays) -> str:
     one = arrays["against_matched"].sel(measure="excess", space="raw")
     mean = arrays["means"].sel(who="target", space="raw")["excess_mean"].values
     return (
-        f"The excess, which is the angle less that of an orthogonal update of the same size, runs from "
-        f"{signed(float(np.nanmin(mean)))}° to {signed(float(np.nanmax(mean)))}° for the target; against matched controls "
-        f"it is {sides(one['verdict'].values.tolist(), 'larger', 'smaller')}."
+        "The excess, which is the angle less that of an orthogonal update of the same size, runs from "
+        f"{signed(float(np.nanmin(mean)))}° to {signed(float(np.nanmax(mean)))}° for the target; against matched "
+        f"controls it is {sides(one['verdict'].values.tolist(), 'larger', 'smaller')}."
     )
 
 
@@ -164,9 +164,9 @@ def _before(arrays: Arrays) -> str:
     bonferroni = np.where(one["p_bonferroni"].values <= 1 - data.attrs["level"], np.sign(one["t"].values), 0)
     same = bool((bonferroni == one["verdict"].values).all())
     text = (
-        f"Against the token before it, the control of earlier work, the target turns {sides(one['verdict'].values.tolist())}"
-        f"; that token differs in position, part of speech and frequency. A paired t test with Bonferroni over all "
-        f"{data.attrs['tests']} tests "
+        "Against the token before it, the control of earlier work, the target turns "
+        f"{sides(one['verdict'].values.tolist())}; that token differs in position, part of speech and frequency. "
+        f"A paired t test with Bonferroni over all {data.attrs['tests']} tests "
     )
     return text + ("says the same." if same else f"says: {sides(bonferroni.astype(int).tolist())}.")
 
@@ -180,11 +180,11 @@ def _given(arrays: Arrays) -> str:
 
 def _baselines(arrays: Arrays) -> str:
     parts = [
-        f"{what}: {sides(arrays[name].sel(measure='angle', space='raw')['verdict'].values.tolist())}"
+        f"{sides(arrays[name].sel(measure='angle', space='raw')['verdict'].values.tolist())} than {what}"
         for name, what in BASELINES.items()
         if name in arrays
     ]
-    return f"The target's turn against its baselines. Than {'; than '.join(parts)}." if parts else ""
+    return f"Against its baselines the target turns {'; '.join(parts)}." if parts else ""
 
 
 def _types(arrays: Arrays) -> str:
@@ -220,9 +220,9 @@ def _dominance(work: Work) -> str:
     share = work.reference.dominance().numpy()
     k = int(share.argmax())
     return (
-        f"Three dimensions hold up to {percent(share[k])} of the mean squared norm (depth {k}; {percent(share[0])} at the "
-        f"embedding), over {work.reference.said}, which also give the mean and scale of the centred and standardised "
-        "angles."
+        f"Three dimensions hold up to {percent(share[k])} of the mean squared norm (depth {k}; {percent(share[0])} at "
+        f"the embedding), over {work.reference.said}, which also give the mean and scale of the centred and "
+        "standardised angles."
     )
 
 
@@ -232,8 +232,8 @@ def _apart(arrays: Arrays) -> str:
     norm = one["norm"].mean("occurrence").values
     k = int(np.argmax(norm / other))
     return (
-        f"Position 0 is in none of this. There ({', '.join(quoted(str(t)) for t in one['token'].values[:3])}) the norm is "
-        f"up to {number(norm[k] / other[k])} times the target's (depth {k}), and the blocks turn it by "
+        f"Position 0 is in none of this. There ({', '.join(quoted(str(t)) for t in one['token'].values[:3])}) the norm "
+        f"is up to {number(norm[k] / other[k])} times the target's (depth {k}), and the blocks turn it by "
         f"{number(float(one['angle'].min()))}° to {number(float(one['angle'].max()))}°."
     )
 

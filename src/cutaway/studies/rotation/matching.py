@@ -118,7 +118,7 @@ def frequency(table: Mapping[str, float], token: str) -> float:
 
 
 def families_of(given: Sentences, found: Sequence[Occurrence], spots: Sequence[tuple[int, int]]) -> list[int]:
-    """The units of a comparison: occurrences of one family, and those whose controls are the same measurement, are one."""
+    """The units of a comparison: occurrences of one family, or with the same measurement as their control, are one."""
     return joined(
         [[("family", one.family), ("control", given.prefix(*spot))] for one, spot in zip(found, spots, strict=True)]
     )

@@ -24,7 +24,9 @@ Spot = tuple[int, int]
 """Sentence and position."""
 
 
-def measure(model: Model, given: Sentences, spots: Mapping[str, Sequence[Spot | None]], standard: Standard) -> xr.Dataset:
+def measure(
+    model: Model, given: Sentences, spots: Mapping[str, Sequence[Spot | None]], standard: Standard
+) -> xr.Dataset:
     """`turns` at lists of tokens of equal length, over who, space, occurrence and layer (depth for `norm`), in degrees;
     NaN where a list has no token."""
     n = len(next(iter(spots.values())))
@@ -53,9 +55,9 @@ def shuffled(model: Model, given: Sentences, spots: Sequence[Spot], standard: St
     """Baselines of every occurrence, name -> [space, occurrence, layer], in degrees.
 
     `other tokens`: the mean angle between the token's state before a block and the states after it of every other token
-    from position 1 up to it. `other depths`: the mean angle between its state before a block and its own states at every
-    depth but those two. Each is the mean over all there are, not a draw, and depends on the token's prefix alone; NaN
-    where there are none.
+    from position 1 up to it. `other depths`: the mean angle between its state before a block and its own states at
+    every depth but those two. Each is the mean over all there are, not a draw, and depends on the token's prefix
+    alone; NaN where there are none.
     """
     shape = (len(SPACES), len(spots), model.n_layers)
     found = {name: np.full(shape, np.nan) for name in ("other tokens", "other depths")}

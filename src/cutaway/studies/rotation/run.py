@@ -57,7 +57,7 @@ class Settings:
     task: str | None = None
     role: str | None = None
     control: str | None = None
-    families: int = 80
+    families: int = 100
     frequencies: Mapping[str, float] | str | None = None
     caliper: float = 3.0
     draws: int = 200
@@ -72,12 +72,12 @@ def demo() -> Settings:
 
 
 CAVEATS = [
-    "An angle says how far a vector turned, not what for: nothing here shows that the turn changes what the model says.",
+    "An angle says how far a vector turned, not what for: nothing here shows that a turn changes what the model says.",
     "Intervals and tests are over sentences, each causal prefix once. They speak for other sentences with these target "
     "words and controls of this kind, not for other words; by type, each word stands for itself alone.",
-    "Controls are matched in position and in frequency. They still differ from the targets in part of speech and meaning, "
+    "Controls are matched in position and frequency. They still differ from the targets in part of speech and meaning, "
     "so a difference is one between these kinds of words, whatever in them makes it.",
-    "Norms grow over depth in many models, and an update of the same size then turns less. The excess over the null angle "
+    "Norms grow over depth in many models, and an update of the same size then turns less. The excess over the angle "
     "arctan(|update| / |vector|) takes that out; below 0 the update points along the vector or straight against it.",
     "A sign-flip test assumes that the differences of families are symmetric around 0 where there is none.",
 ]

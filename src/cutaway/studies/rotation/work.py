@@ -65,7 +65,7 @@ class Work:
         return shuffled(self.model, self.given, self.targets, self.reference)
 
     def measured(self, draws: int, seed: int) -> Arrays:
-        """`sentences`, `turns` and their `means`, `baselines`, `position_0`."""
+        """`sentences`, `turns` and their `means`, `baselines`, `position_0`, `reference`."""
         target = self.turns.sel(who="target")
         drawn, (low, high) = random_updates(target, self.model.d_model, draws, seed, self.level)
         self.baselines["random update"] = drawn
@@ -85,6 +85,14 @@ class Work:
             "means": self.means(),
             "baselines": baselines,
             "position_0": self.apart(),
+            "reference": xr.Dataset(
+                {"dominance": ("depth", self.reference.dominance().numpy())},
+                {"depth": self.turns["depth"]},
+                {
+                    "units": "share of the mean squared norm in the three largest dimensions",
+                    "over": self.reference.said,
+                },
+            ),
         }
 
     def sentences(self) -> xr.Dataset:
@@ -112,7 +120,7 @@ class Work:
             shape = values.shape[1:]
             found = {part: np.full(shape, np.nan) for part in ("mean", "low", "high")}
             for w in range(shape[0]):
-                kept = np.flatnonzero(np.isfinite(values.values[:, w]).all((1, 2)))
+                kept = np.flatnonzero(np.isfinite(values.values[:, w]).all((1, 2))).tolist()
                 units = [self.found[i].family for i in kept]
                 if len(set(units)) >= 2:
                     interval = mean_interval(values.values[kept, w], units, level=self.level)
@@ -174,7 +182,7 @@ class Work:
         head = f"{count} of {len(self.found)} targets"
         if kind == MATCHED:
             return (
-                f"{head} have another token at their position, in a sentence of its own, whose word is about as frequent. "
+                f"{head} have another token at their position, in a sentence of its own, whose word is as frequent. "
                 "Add sentences without a target, give a table of frequencies, or widen the caliper."
             )
         return f"{head} have one, of fewer than two families."
