@@ -83,8 +83,8 @@ def _sentences(work: Work) -> str:
     families = len({o.family for o in work.found})
     text = (
         f"{several(total, 'sentence')} with a target hold {several(len(work.found), 'different measurement')} "
-        f"({kinds}) in {families} families: a token's state depends on what stands before it, so sentences that agree up "
-        "to their target count once."
+        f"({kinds}) in {families} families: a token's state depends on what stands before it, so sentences that agree "
+        "up to their target count once."
     )
     forms = Counter(work.given.token(o.sentence, o.position) for o in work.found)
     if len(forms) > len(count):
