@@ -34,18 +34,21 @@ def hidden_states() -> list[list[np.ndarray]]:
     for text in TEXTS:
         ids = pocket().prompts(text).ids
         seen: list[torch.Tensor] = []
-        handles = [b.register_forward_pre_hook(lambda m, a: seen.append(a[0])) for b in hf.transformer.h]
-        handles.append(hf.transformer.h[-1].register_forward_hook(lambda m, a, out: seen.append(_first(out))))
+
+        def before(module, args, seen=seen):
+            seen.append(args[0])
+
+        def after(module, args, output, seen=seen):
+            seen.append(output if isinstance(output, torch.Tensor) else output[0])
+
+        handles = [block.register_forward_pre_hook(before) for block in hf.transformer.h]
+        handles.append(hf.transformer.h[-1].register_forward_hook(after))
         with torch.no_grad():
             hf(ids)
         for handle in handles:
             handle.remove()
         found.append([x[0].double().numpy() for x in seen])
     return found
-
-
-def _first(output):
-    return output if isinstance(output, torch.Tensor) else output[0]
 
 
 def plain_angle(u: np.ndarray, v: np.ndarray) -> float:

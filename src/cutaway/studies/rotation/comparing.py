@@ -22,11 +22,13 @@ def compare(
     grid: Mapping[str, Sequence[Any]],
     level: float = 0.95,
     draws: int = 10_000,
+    resolution: float = 0.0,
 ) -> xr.Dataset:
     """Mean of target - control over families, at every cell of a grid.
 
     Args:
         target, control: [pair, *grid]. families: a label a pair.
+        resolution: smaller differences are rounding and count as 0, lest a test find them the same in every family.
 
     Returns:
         Dataset over the grid. `difference` with its t interval over families `low`, `high`; `t`; `p_corrected`, by
@@ -38,6 +40,7 @@ def compare(
         BadInput: fewer than two families, or values that are not finite.
     """
     dims, difference = tuple(grid), np.asarray(target) - np.asarray(control)
+    difference = np.where(np.abs(difference) < resolution, 0.0, difference)
     interval = mean_interval(difference, families, level=level)
     test = max_t(difference, families, draws=draws, alpha=1 - level)
     n = test.families
@@ -79,6 +82,7 @@ def by_type(
     types: Sequence[str],
     grid: Mapping[str, Sequence[Any]],
     level: float = 0.95,
+    resolution: float = 0.0,
 ) -> xr.Dataset | None:
     """`compare` for each type of target that has two families or more, with a `type` axis; None if fewer than two do.
 
@@ -91,7 +95,7 @@ def by_type(
         mine = [families[i] for i in index]
         if len(set(mine)) >= 2:
             kept.append(kind)
-            found.append(compare(target[index], control[index], mine, grid, level))
+            found.append(compare(target[index], control[index], mine, grid, level, resolution=resolution))
     if len(kept) < 2:
         return None
     whole = xr.concat(found, dim="type", combine_attrs="drop").assign_coords(type=kept)

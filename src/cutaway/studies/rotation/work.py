@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Arrays = dict[str, Any]
 MEASURES = ("angle", "excess")
+ROUNDING = 1e-5
+"""Degrees. Angles between float32 states are uncertain by about this much."""
 MATCHED, BEFORE, GIVEN = "matched", "token before", "given"
 
 
@@ -151,9 +153,11 @@ class Work:
                 continue
             target, control = self._values("target", index), self._values(kind, index)
             grid = self._grid(MEASURES)
-            made[_key(kind)] = self._said(compare(target, control, units, grid, self.level), len(index))
+            made[_key(kind)] = self._said(
+                compare(target, control, units, grid, self.level, resolution=ROUNDING), len(index)
+            )
             if kind == MATCHED:
-                types = by_type(target, control, units, [self.found[i].type for i in index], grid, self.level)
+                types = by_type(target, control, units, [self.found[i].type for i in index], grid, self.level, ROUNDING)
                 if types is not None:
                     made["by_type"] = types.assign_attrs(units="degrees")
         for name, values in self.baselines.items():
@@ -164,7 +168,9 @@ class Work:
                 self.refused[f"baseline of {name}"] = f"{len(kept)} of {len(self.found)} targets have any."
                 continue
             angles = self._values("target", kept)[:, :1]
-            found = compare(angles, control[kept][:, None], units, self._grid(("angle",)), self.level)
+            found = compare(
+                angles, control[kept][:, None], units, self._grid(("angle",)), self.level, resolution=ROUNDING
+            )
             made[_key(name)] = self._said(found, len(kept))
         return made
 
