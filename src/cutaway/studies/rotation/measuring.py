@@ -14,27 +14,36 @@ from torch import Tensor
 from ...geometry.angles import angle, angles_between, random_update_angles
 from ...geometry.rotations import UNITS, measured
 from ...geometry.standards import SPACES, Standard, batches, stream
+from ...prompts import Prompts
 from ...tasks.sentences import Sentences
 
 if TYPE_CHECKING:
     from ...model import Model
 
 Array = NDArray[np.float64]
+BASELINES = ("other tokens", "other depths")
 Spot = tuple[int, int]
 """Sentence and position."""
 
 
 def measure(
     model: Model, given: Sentences, spots: Mapping[str, Sequence[Spot | None]], standard: Standard
-) -> xr.Dataset:
-    """`turns` at lists of tokens of equal length, over who, space, occurrence and layer (depth for `norm`), in degrees;
-    NaN where a list has no token."""
-    n = len(next(iter(spots.values())))
+) -> tuple[xr.Dataset, dict[str, Array]]:
+    """Turns at lists of tokens of equal length, and the baselines of the first list, in one pass; angles in degrees.
+
+    Returns:
+        `geometry.angles.turns` over who, space, occurrence and layer (depth for `norm`), NaN where a list has no token;
+        and name -> [space, occurrence, layer]. `other tokens`: the mean angle between the token's state before a block
+        and the states after it of every other token from position 1 up to it. `other depths`: the mean angle between
+        its state before a block and its own states at every depth but those two. Each is the mean over all there are,
+        not a draw, and depends on the token's prefix alone; NaN where there are none.
+    """
+    first = next(iter(spots.values()))
     sizes = {"layer": model.n_layers, "depth": model.n_layers + 1}
     axis = {name: "depth" if name == "norm" else "layer" for name in UNITS}
-    values = {name: np.full((len(spots), len(SPACES), n, sizes[axis[name]]), np.nan) for name in UNITS}
-    every = [{spot[0] for spot in list_ if spot} for list_ in spots.values()]
-    for some, states in _streams(model, given, set().union(*every)):
+    values = {name: np.full((len(spots), len(SPACES), len(first), sizes[axis[name]]), np.nan) for name in UNITS}
+    shuffled = {name: np.full((len(SPACES), len(first), model.n_layers), np.nan) for name in BASELINES}
+    for some, states in _streams(model, given, [spot for list_ in spots.values() for spot in list_ if spot]):
         for w, list_ in enumerate(spots.values()):
             here = [(k, some[spot[0]], spot[1]) for k, spot in enumerate(list_) if spot and spot[0] in some]
             if here:
@@ -42,40 +51,27 @@ def measure(
                 found = measured(states[:, rows, at], standard, SPACES, ("occurrence",), {})
                 for name in UNITS:
                     values[name][w][:, index] = found[name].values
+            for k, row, position in here if list_ is first else ():
+                for s, space in enumerate(SPACES):
+                    for name, angles in _baselines(standard.into(states[:, row, : position + 1], space)).items():
+                        shuffled[name][s, k] = np.rad2deg(angles)
     data = {
         name: (("who", "space", "occurrence", axis[name]), np.rad2deg(x) if units == "rad" else x,
                {"units": "degrees" if units == "rad" else units})
         for (name, units), x in zip(UNITS.items(), values.values(), strict=True)
     }  # fmt: skip
     coords = {"who": list(spots), "space": list(SPACES), "layer": np.arange(model.n_layers)}
-    return xr.Dataset(data, {**coords, "depth": np.arange(model.n_layers + 1)})
+    return xr.Dataset(data, {**coords, "depth": np.arange(model.n_layers + 1)}), shuffled
 
 
-def shuffled(model: Model, given: Sentences, spots: Sequence[Spot], standard: Standard) -> dict[str, Array]:
-    """Baselines of every occurrence, name -> [space, occurrence, layer], in degrees.
-
-    `other tokens`: the mean angle between the token's state before a block and the states after it of every other token
-    from position 1 up to it. `other depths`: the mean angle between its state before a block and its own states at
-    every depth but those two. Each is the mean over all there are, not a draw, and depends on the token's prefix
-    alone; NaN where there are none.
-    """
-    shape = (len(SPACES), len(spots), model.n_layers)
-    found = {name: np.full(shape, np.nan) for name in ("other tokens", "other depths")}
-    for some, states in _streams(model, given, {sentence for sentence, _ in spots}):
-        for k, (sentence, position) in enumerate(spots):
-            if sentence not in some:
-                continue
-            for s, space in enumerate(SPACES):
-                seen = standard.into(states[:, some[sentence], : position + 1], space)  # [depth, position, d_model]
-                for name, value in _baselines(seen).items():
-                    found[name][s, k] = np.rad2deg(value)
-    return found
-
-
-def _streams(model: Model, given: Sentences, sentences: set[int]) -> Iterator[tuple[dict[int, int], Tensor]]:
-    """The stream [depth, prompt, position, d_model] of those sentences, a batch at a time, and which row is which."""
-    wanted = sorted(sentences)
-    prompts = given.prompts[wanted]
+def _streams(model: Model, given: Sentences, spots: Sequence[Spot]) -> Iterator[tuple[dict[int, int], Tensor]]:
+    """The stream [depth, prompt, position, d_model] of sentences up to their last spot, a batch at a time, and which
+    row is which sentence."""
+    ends: dict[int, int] = {}
+    for sentence, position in spots:
+        ends[sentence] = max(ends.get(sentence, 0), position + 1)
+    wanted = sorted(ends)
+    prompts = Prompts(ids=[given.prompts.ids[i, : ends[i]].tolist() for i in wanted])
     for some in batches(prompts):
         yield {wanted[i]: row for row, i in enumerate(some)}, stream(model.trace(prompts[some]))
 

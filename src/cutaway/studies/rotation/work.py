@@ -16,7 +16,7 @@ from ...stats import mean_interval
 from ...tasks.sentences import Sentences
 from .comparing import by_type, compare
 from .matching import Control, Occurrence, families_of
-from .measuring import Spot, measure, random_updates, shuffled
+from .measuring import Spot, measure, random_updates
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -26,7 +26,7 @@ Arrays = dict[str, Any]
 MEASURES = ("angle", "excess")
 ROUNDING = 1e-5
 """Degrees. Angles between float32 states are uncertain by about this much."""
-MATCHED, BEFORE, GIVEN = "matched", "token before", "given"
+MATCHED, BEFORE, GIVEN, APART = "matched", "token before", "given", "position 0"
 
 
 @dataclass
@@ -58,13 +58,25 @@ class Work:
         return made
 
     @cached_property
-    def turns(self) -> xr.Dataset:
-        """Over who (target and kinds of controls), space, occurrence and layer or depth; angles in degrees."""
-        return measure(self.model, self.given, {"target": self.targets, **self.controls}, self.reference)
+    def _everything(self) -> tuple[xr.Dataset, dict[str, Array]]:
+        apart: list[Spot | None] = [*self.first, *[None] * (len(self.found) - len(self.first))]
+        spots: dict[str, Sequence[Spot | None]] = {"target": self.targets, **self.controls, APART: apart}
+        return measure(self.model, self.given, spots, self.reference)
 
     @cached_property
+    def first(self) -> list[Spot]:
+        """Position 0: each different first token once."""
+        return list({self.given.prefix(o.sentence, 0): (o.sentence, 0) for o in self.found}.values())
+
+    @cached_property
+    def turns(self) -> xr.Dataset:
+        """Over who (target and kinds of controls), space, occurrence and layer or depth; angles in degrees."""
+        return self._everything[0].sel(who=["target", *self.controls])
+
+    @property
     def baselines(self) -> dict[str, Array]:
-        return shuffled(self.model, self.given, self.targets, self.reference)
+        """Name -> [space, occurrence, layer]; random updates are added when they are drawn."""
+        return self._everything[1]
 
     def measured(self, draws: int, seed: int) -> Arrays:
         """`sentences`, `turns` and their `means`, `baselines`, `position_0`, `reference`."""
@@ -136,11 +148,9 @@ class Work:
         return xr.Dataset(data, coords, {"level": self.level})
 
     def apart(self) -> xr.Dataset:
-        """Position 0, which no other array holds: each different first token once."""
-        first = {self.given.prefix(o.sentence, 0): (o.sentence, 0) for o in self.found}
-        found = measure(self.model, self.given, {"position 0": list(first.values())}, self.reference)
-        tokens = [self.given.token(*spot) for spot in first.values()]
-        return found.isel(who=0, drop=True).assign_coords(token=("occurrence", tokens))
+        """Position 0, which no other array holds."""
+        found = self._everything[0].sel(who=APART, drop=True).isel(occurrence=slice(len(self.first)))
+        return found.assign_coords(token=("occurrence", [self.given.token(*spot) for spot in self.first]))
 
     def compared(self) -> Arrays:
         """Targets against every kind of control and every baseline; against matched ones also by type."""
