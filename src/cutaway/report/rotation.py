@@ -108,8 +108,25 @@ def _tests(arrays: Mapping[str, Any]) -> Section:
             picture = views.bands(curves, _ticks(turns), title, "t over families", marks=marks, said=SAID, axis="block")
             caption = "Paired t over families, target minus control; marks are corrected, not read off t."
             parts.append(Picture(picture, caption, _spoken(curves, _ticks(turns))))
+    if "over_words" in arrays:
+        parts.append(_words(arrays))
     parts += [_table(arrays[name], COMPARISONS[name]) for name in COMPARISONS if name in arrays]
     return Section("Targets against controls", parts=parts)
+
+
+def _words(arrays: Mapping[str, Any]) -> Picture:
+    """The matched difference with its two intervals: over sentences, and over words as well."""
+    curves = []
+    for name, data in (("over words", arrays["over_words"]), ("over sentences", arrays["against_matched"])):
+        one = data.sel(measure="angle", space="raw")
+        curves.append(Curve(name, *(one[part].values.tolist() for part in ("difference", "low", "high"))))
+    ticks = _ticks(arrays["turns"])
+    picture = views.bands(curves, ticks, "Difference to matched controls, raw", "degrees", axis="block")
+    caption = (
+        "The same sentences' difference in angle, with intervals over families of sentences, and with the words drawn "
+        "at random too (types of target crossed with control words). Neither band is corrected for the number of layers."
+    )
+    return Picture(picture, caption, _spoken(curves, ticks))
 
 
 def _finite(values: xr.DataArray) -> list[float]:

@@ -64,7 +64,8 @@ def pronoun_sentences(
         return text[0].upper() + text[1:]
 
     rows: list[str | dict[str, Any]] = [made(one, targets, k) for k, (one, _) in enumerate(builds)]
-    rows += [{"text": made(other, nouns, k), "target": None} for k, (_, other) in enumerate(builds)]
+    turn = len(targets)  # each pronoun meets each noun: the one is not the other under another name
+    rows += [{"text": made(other, nouns, k + k // turn), "target": None} for k, (_, other) in enumerate(builds)]
     return sentences(model, rows, targets, bos=bos)
 
 

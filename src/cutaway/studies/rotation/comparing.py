@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy import stats as sps
 
-from ...stats import family_means, max_t, mean_interval
+from ...stats import crossed_interval, family_means, max_t, mean_interval
 
 Array = NDArray[np.float64]
 
@@ -109,3 +109,32 @@ def by_type(
         correction="sign-flip max-T over each type's grid, times the number of types",
         smallest_p=max(one.attrs["smallest_p"] for one in found) * len(kept),
     )
+
+
+def over_words(
+    target: Array,
+    control: Array,
+    types: Sequence[str],
+    words: Sequence[str],
+    grid: Mapping[str, Sequence[Any]],
+    level: float = 0.95,
+) -> xr.Dataset:
+    """The same mean difference with the words drawn at random too: target types crossed with control words.
+
+    `compare` speaks for other sentences with these words. This speaks for other words of these kinds, so its intervals
+    are wider: `stats.crossed_interval`, each cell by itself, not corrected for their number.
+
+    Raises:
+        BadInput: one type or one control word, or a combination that no pair has.
+    """
+    found = crossed_interval(np.asarray(target) - np.asarray(control), types, words, level=level)
+    outside = np.where((found.low > 0) | (found.high < 0), np.sign(found.estimate), 0).astype(np.int64)
+    data = {"difference": found.estimate, "low": found.low, "high": found.high, "verdict": outside}
+    attrs = {
+        "level": level,
+        "types": len(set(types)),
+        "words": len(set(words)),
+        "correction": "none: each interval by itself",
+        "warning": found.warning,
+    }
+    return xr.Dataset({k: (tuple(grid), v) for k, v in data.items()}, {k: list(v) for k, v in grid.items()}, attrs)

@@ -74,7 +74,7 @@ def demo() -> Settings:
 CAVEATS = [
     "An angle says how far a vector turned, not what for: nothing here shows that a turn changes what the model says.",
     "Intervals and tests are over sentences, each causal prefix once. They speak for other sentences with these target "
-    "words and controls of this kind, not for other words; by type, each word stands for itself alone.",
+    "words and controls; only where it says “over words” are other words spoken for.",
     "Controls are matched in position and frequency. They still differ from the targets in part of speech and meaning, "
     "so a difference is one between these kinds of words, whatever in them makes it.",
     "Norms grow over depth in many models, and an update of the same size then turns less. The excess over the angle "

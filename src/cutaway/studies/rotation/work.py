@@ -11,10 +11,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ...errors import BadInput
 from ...geometry.standards import SPACES, Standard
 from ...stats import mean_interval
-from ...tasks.sentences import Sentences
-from .comparing import by_type, compare
+from ...tasks.sentences import Sentences, word
+from .comparing import by_type, compare, over_words
 from .matching import Control, Occurrence, families_of
 from .measuring import Spot, measure, random_updates
 
@@ -167,7 +168,9 @@ class Work:
                 compare(target, control, units, grid, self.level, resolution=ROUNDING), len(index)
             )
             if kind == MATCHED:
-                types = by_type(target, control, units, [self.found[i].type for i in index], grid, self.level, ROUNDING)
+                kinds = [self.found[i].type for i in index]
+                made |= self._over_words(target, control, kinds, [c for c in self.pairs if c], grid)
+                types = by_type(target, control, units, kinds, grid, self.level, ROUNDING)
                 if types is not None:
                     made["by_type"] = types.assign_attrs(units="degrees")
         for name, values in self.baselines.items():
@@ -183,6 +186,17 @@ class Work:
             )
             made[_key(name)] = self._said(found, len(kept))
         return made
+
+    def _over_words(
+        self, target: Array, control: Array, kinds: Sequence[str], pairs: Sequence[Control], grid: dict[str, list[Any]]
+    ) -> Arrays:
+        words = [word(self.given.token(c.sentence, c.position)) for c in pairs]
+        try:
+            found = over_words(target, control, kinds, words, grid, self.level)
+        except BadInput as error:
+            self.refused["matched comparison over words"] = str(error)
+            return {}
+        return {"over_words": found.assign_attrs(units="degrees")}
 
     def _grid(self, measures: Sequence[str]) -> dict[str, list[Any]]:
         return {"measure": list(measures), "space": list(SPACES), "layer": list(range(self.model.n_layers))}
