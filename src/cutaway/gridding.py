@@ -89,7 +89,15 @@ def sweep(
     ways = engine(model)
     sources = unique(source for cell in cells for c in cell for source in c.operation.sources)
     n_recorded = recorded_tokens(base, sources, ways.rules is not None)
-    planned = partial(make_plan, cells, ways.shape, base.lengths.numpy(), readings.at.numpy(), recorded=n_recorded)
+    planned = partial(
+        make_plan,
+        cells,
+        ways.shape,
+        base.lengths.numpy(),
+        readings.at.numpy(),
+        recorded=n_recorded,
+        logits=readings.whole_rows,
+    )
     plan = planned(budget)
     if dry_run:
         return plan

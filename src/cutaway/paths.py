@@ -15,6 +15,7 @@ from .anatomy import Block, Linear, Write, probe_ids, steady
 from .calls import BlockRules, measure_calls
 from .edits import Edits, ablate, patch
 from .errors import Refused
+from .memory import Sizes
 from .plan import Layer, Shape, make_plan
 from .prompts import Prompts
 from .recording import recorded
@@ -77,6 +78,23 @@ def _shape(model: Model, halfway: bool) -> Shape:
         layers=layers,
         last_keys_flops=2 * sum(linear.values()) if len(maps) == 2 else layers[-1].flops,
         vocab_flops=2 * model.d_model * model.vocab_size,
+        sizes=_sizes(model),
+    )
+
+
+def _sizes(model: Model) -> Sizes:
+    blocks = model.anatomy.blocks
+    attention = [b.attention for b in blocks if b.attention is not None]
+    matrices = [p.shape for b in blocks for p in b.module.parameters() if p.dim() > 1]
+    return Sizes(
+        d_model=model.d_model,
+        widest=max(max(shape[-2:]) for shape in matrices),
+        keys_values=max([2 * a.n_kv_heads * a.d_head for a in attention], default=2 * model.d_model),
+        heads=max([a.n_heads for a in attention], default=1),
+        d_head=max([a.d_head for a in attention], default=model.d_model),
+        neurons=max([b.mlp.down.weight.shape[0] for b in blocks if b.mlp is not None], default=model.d_model),
+        vocab=model.vocab_size,
+        number=model.dtype.itemsize,
     )
 
 
