@@ -362,7 +362,7 @@ def test_intervals_over_words_are_those_of_the_crossed_factors_and_said_in_the_t
     one, data = done.arrays["over_words"], done.arrays["against_matched"]
     held = (one["verdict"] == data["verdict"]) & (one["verdict"] != 0)
     held = held.sel(measure="angle", space="raw").values.astype(int).tolist()
-    assert f"with other words as well this would hold in {layers(held, 1)}" in done.title
+    assert f"over words as well, only in {layers(held, 1)}" in done.title
     assert any("words drawn at random too" in sentence for sentence in done.findings)
 
 

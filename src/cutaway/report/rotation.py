@@ -124,7 +124,7 @@ def _words(arrays: Mapping[str, Any]) -> Picture:
     picture = views.bands(curves, ticks, "Difference to matched controls, raw", "degrees", axis="block")
     caption = (
         "The same sentences' difference in angle, with intervals over families of sentences, and with the words drawn "
-        "at random too (types of target crossed with control words). Neither band is corrected for the number of layers."
+        "at random too (types of target crossed with control words). No band is corrected for the number of blocks."
     )
     return Picture(picture, caption, _spoken(curves, ticks))
 

@@ -71,11 +71,7 @@ def headline(arrays: Arrays) -> str:
     still = layers(np.where(held, 1, 0).tolist(), 1)
     if not one["verdict"].values.any():
         return text
-    return (
-        f"{text}; with other words as well this would hold in {still}"
-        if still
-        else f"{text}; not shown for other words"
-    )
+    return f"{text}; over words as well, only in {still}" if still else f"{text}; over words as well, in none"
 
 
 def findings(work: Work, arrays: Arrays, made: list[Check]) -> list[str]:
