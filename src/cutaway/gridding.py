@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from .editing import EditTap, Task, whole_rows
 from .edits import Edits, Grid, as_edits, patch
 from .errors import BadInput, Refused
 from .metrics import Metric, as_metric, logit_diff, renamed
-from .operations import Zero, unique
+from .operations import unique
 from .paths import Ways, engine
 from .plan import TOKENS, Plan, Variant, make_plan
 from .prompts import Prompts, Read
@@ -29,7 +28,7 @@ from .readings import Readings
 from .recording import Recorded, record, recorded
 from .replay import Wave
 from .results import prompt_coords, run_card
-from .screening import choose, estimate, missed
+from .screening import Screened
 
 if TYPE_CHECKING:
     from .model import Model
@@ -64,9 +63,10 @@ def sweep(
         budget: tokens that travel together; part of the plan, so the same budget gives the same bits.
         dry_run: return the `Plan` and run nothing.
         screen: for grids too large to be exact everywhere: estimate every cell by gradients (`cutaway.screening`) and
-            compute exactly only this share of them, the largest, and a random sample of the rest. `exact` marks which;
-            the attributes say how many cells of at least `missed_above` the sample found among those left out, with
-            an upper 95 % limit of their rate (default: the 20th largest effect). Drawn from `seed`.
+            compute exactly only this share of those that can differ from the base: three quarters of it the largest
+            estimates, one a random sample of the rest, drawn from `seed`. `exact` marks which; the attributes say how
+            many cells of at least `missed_above` (default: the 20th largest effect that was found by estimate) the
+            sample has, with an upper 95 % limit of their rate among those left out.
         progress: called with (cells done, cells); True or False: a line on stderr or none (default: on a terminal).
 
     Returns:
@@ -82,7 +82,7 @@ def sweep(
     metrics = _metrics(metric)
     grid = edits.compile(model, base)
     readings = Readings(model, base, metrics, read)
-    screened = None if screen is None else _Screened(model, base, grid, readings, screen, seed, budget)
+    screened = None if screen is None else Screened(model, base, grid, readings, screen, seed, budget)
     cells = grid.cells if screened is None else tuple(grid.cells[i] for i in screened.chosen.cells)
     ways = engine(model)
     n_recorded = 1 + len(unique(source for cell in cells for c in cell for source in c.operation.sources))
@@ -97,7 +97,7 @@ def sweep(
     while True:
         aim = _Aim(model, base, references[0], metrics, read) if comparable else None
         try:
-            values, own, path = _run(model, ways, base, plan, readings, aim, done)
+            values, own, path = _run(model, ways, base, plan, readings, aim, done, screened.runs if screened else None)
             break
         except RuntimeError as error:  # torch.OutOfMemoryError is one, and so is the CPU allocator's
             if "memory" not in str(error).lower() or budgets[-1] <= 1:
@@ -158,9 +158,19 @@ def _metrics(given: Any) -> list[Metric]:
 
 
 def _run(
-    model: Model, ways: Ways, base: Prompts, plan: Plan, readings: Readings, aim: _Aim | None, done: Progress | None
+    model: Model,
+    ways: Ways,
+    base: Prompts,
+    plan: Plan,
+    readings: Readings,
+    aim: _Aim | None,
+    done: Progress | None,
+    kept: Recorded | None = None,
 ) -> tuple[list[np.ndarray], list[np.ndarray], str]:
-    """(values [cell, prompt, read], base values [prompt, read]) a metric, and how they were obtained."""
+    """(values [cell, prompt, read], base values [prompt, read]) a metric, and how they were obtained.
+
+    `kept`: what was recorded of the prompts before, where they are one group.
+    """
     rules, path = ways.rules, ways.path
     n_reads = [len(range(*readings.columns_of(m).indices(readings.at.shape[1]))) for m in readings.metrics]
     n_reads = [
@@ -172,7 +182,9 @@ def _run(
     count, total = 0, max(1, len(plan.variants) * len(plan.groups))
     for which in plan.groups:
         with steady(model.hf):
-            runs = recorded(model, base, which, changes, rules, plan.answers)
+            reuse = kept is not None and len(plan.groups) == 1
+            runs = kept if reuse else recorded(model, base, which, changes, rules, plan.answers)
+            assert runs is not None
             at = readings.at[torch.from_numpy(which)].numpy()
             if aim is not None:
                 aim.take(runs, which)
@@ -247,47 +259,6 @@ def _with_targets(reference: Prompts, base: Prompts) -> Prompts:
     same = reference[list(range(len(reference)))]
     same.answers, same.foils = base.answers, base.foils
     return same
-
-
-class _Screened:
-    """A grid of which only some cells are computed."""
-
-    def __init__(
-        self, model: Model, base: Prompts, grid: Grid, readings: Readings, share: float, seed: int, budget: int
-    ) -> None:
-        if len(readings.metrics) != 1 or readings.at.shape[1] != 1:
-            raise BadInput("A screened sweep has one metric, read at one position. Sweep once for each.")
-        ways = engine(model)
-        rules, path = ways.rules, ways.path
-        if rules is None:
-            raise Refused(
-                f"Screening calls blocks on their own, and for {model.name} sweeps use {path}. Sweep without it."
-            )
-        plan = make_plan(grid.cells, ways.shape, base.lengths.numpy(), readings.at.numpy(), budget)
-        changes = [c for cell in grid.cells for c in cell]
-        self.estimate = np.zeros((len(grid.cells), len(base)))
-        for which in plan.groups:
-            with steady(model.hf):
-                also = [replace(c, site="pattern", operation=Zero()) for c in changes if c.site in ("q", "k")]
-                runs = recorded(model, base, which, [*changes, *also], rules)
-            group = base[which.tolist()]
-            self.estimate[:, which] = estimate(model, group, grid.cells, readings.metrics[0], readings, runs)
-        self.chosen = choose(self.estimate, share, seed)
-
-    def fill(self, values: list[np.ndarray], own: list[np.ndarray]) -> list[np.ndarray]:
-        """Estimates for all cells, exact values for those that were computed."""
-        whole = own[0][None] + self.estimate[:, :, None]
-        whole[self.chosen.cells] = values[0]
-        self.effect = (values[0] - own[0][None])[:, :, 0].mean(1)
-        return [whole]
-
-    def mark(self, dataset: xr.Dataset, grid: Grid, above: float | None) -> xr.Dataset:
-        axes = [a.name for a in grid.axes]
-        exact = np.zeros(len(grid.cells), bool)
-        exact[self.chosen.cells] = True
-        estimates = np.moveaxis(self.estimate.reshape(*grid.shape, -1), -1, 0)
-        dataset = dataset.assign(exact=(axes, exact.reshape(grid.shape)), estimate=(["prompt", *axes], estimates))
-        return dataset.assign_attrs(missed(self.effect, self.chosen, above, len(grid.cells)))
 
 
 def single_edit(model: Model, prompts: Prompts, edits: Any) -> EditTap:
