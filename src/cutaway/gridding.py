@@ -18,7 +18,7 @@ import xarray as xr
 from .anatomy import steady
 from .editing import EditTap, Task, whole_rows
 from .edits import Edits, Grid, as_edits, patch
-from .errors import BadInput, Refused
+from .errors import BadInput
 from .metrics import Metric, as_metric, logit_diff, renamed
 from .operations import unique
 from .paths import Ways, engine

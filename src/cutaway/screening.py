@@ -45,10 +45,11 @@ class Chosen:
         return np.concatenate([self.top, self.sample])
 
 
-def choose(estimate: np.ndarray, share: float, seed: int, among: np.ndarray | None = None) -> Chosen:
-    """A `share` of the cells: three quarters of it the largest |mean estimate| [cell, prompt], the rest at random.
+def choose(estimates: np.ndarray, share: float, seed: int, among: np.ndarray | None = None) -> Chosen:
+    """A `share` of the cells: three quarters of it the largest |mean estimate|, the rest at random.
 
     Args:
+        estimates: [end, cell, prompt]; the larger one of the ends counts.
         among: the cells that can differ from the base; default all.
 
     Raises:
@@ -56,10 +57,11 @@ def choose(estimate: np.ndarray, share: float, seed: int, among: np.ndarray | No
     """
     if not 0 < share < 1:
         raise BadInput(f"screen={share} must be a share of the cells, between 0 and 1.")
-    among = np.arange(len(estimate)) if among is None else among
+    among = np.arange(estimates.shape[1]) if among is None else among
     k = min(len(among), max(2, round(share * len(among))))
     n_sample = min(max(1, round(SAMPLED * k)), k // 2)
-    order = among[np.argsort(-np.abs(estimate[among].mean(1)), kind="stable")]
+    size = np.abs(estimates[:, among].mean(2)).max(0)
+    order = among[np.argsort(-size, kind="stable")]
     top, rest = order[: k - n_sample], order[k - n_sample :]
     drawn = np.random.default_rng(seed).choice(rest, n_sample, replace=False)
     return Chosen(top, np.sort(drawn), len(rest))
@@ -69,8 +71,8 @@ def missed(effect: np.ndarray, chosen: Chosen, above: float | None) -> dict[str,
     """What the random sample says of the cells left out, as attributes: how many reach an effect, with a 95 % limit.
 
     `effect` [cell] is the mean effect of the cells in `chosen.cells`. `above` defaults to the 20th largest among those
-    that the estimate chose: a size that owes nothing to the sample, so that the limit holds. A rate bounds how many were
-    missed, not how large the largest of them is.
+    that the estimate chose: a size that owes nothing to the sample, so that the limit holds. A rate bounds how many
+    were missed, not how large the largest of them is.
     """
     size = np.abs(effect)
     found, drawn = size[: len(chosen.top)], size[len(chosen.top) :]
@@ -113,15 +115,16 @@ class Screened:
         patterns = [replace(c, site="pattern", operation=Zero()) for c in softmaxes.values()]
         self.n_cells = len(grid.cells)
         self.live = np.array(sorted(v.cell for v in plan.variants), int)
-        estimates = np.zeros((self.n_cells, len(base)))
+        groups = []
         for which in plan.groups:
             with steady(model.hf):
                 runs = recorded(model, base, which, [*changes, *patterns], ways.rules, plan.answers)
             group = base[which.tolist()]
-            estimates[:, which] = estimate(model, group, grid.cells, readings.metrics[0], readings, runs)
-        self.estimate = np.zeros_like(estimates)
-        self.estimate[self.live] = estimates[self.live]
-        self.chosen = choose(self.estimate, share, seed, self.live)
+            groups.append(estimate(model, group, grid.cells, readings.metrics[0], readings, runs))
+        estimates = np.concatenate(groups, axis=2)
+        self.chosen = choose(estimates, share, seed, self.live)
+        self.estimate = np.zeros_like(estimates[0])
+        self.estimate[self.live] = estimates[0][self.live]
         # What is recorded for one group of prompts is what a sweep holds anyway; for several they are recorded again.
         self.runs: Recorded | None = runs if len(plan.groups) == 1 else None
 

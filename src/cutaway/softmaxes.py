@@ -2,9 +2,9 @@
 
 A softmax is a poor subject for a slope, so for q and k the new pattern itself is used (AtP*, Kramar et al. 2024). A
 query moves its own row only, so one run with all queries changed holds every row. A key moves its column's scores and
-the normaliser of every row. With weights w = pattern at the old columns and w = exp(new score) / (old normaliser) at the
-changed ones, the new row is w / sum(w). These w are read off two runs, each with every second key changed: a column that
-stays says what became of the normaliser. So nothing is assumed of scales, caps, biases or masks.
+the normaliser of every row. With weights w = pattern at the old columns and w = exp(new score) / (old normaliser) at
+the changed ones, the new row is w / sum(w). These w are read off two runs, each with every second key changed: a column
+that stays says what became of the normaliser. So nothing is assumed of scales, caps, biases or masks.
 """
 
 from __future__ import annotations
