@@ -98,7 +98,7 @@ def line(name: str, kind: str, rows: Sequence[dict[str, Any]]) -> str:
 
 def footnote(options: argparse.Namespace) -> str:
     return (
-        f"`screen={options.share}`: that share of the cells that can differ from the base is computed, a quarter of it at "
+        f"`screen={options.share}`: that share of the exact sweep's work goes into exact cells, a fifth of it at "
         f"random. Found: of the {TOP} cells with the largest exact |mean effect|, those that were computed; the mean over "
         "the cases. Share of the time: processor seconds of all screened sweeps over those of all exact ones, one thread, "
         f"taking turns; about {options.tokens} tokens a case. Missed: the true share, among the cells that the estimate "
@@ -112,8 +112,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=[*CONFIGS, "pocket"], help="or folders of trained models")
     parser.add_argument("--cases", type=int, default=50, help="of each model, spread over the kinds of grids")
     parser.add_argument("--kinds", nargs="+", help="default: all that a model has enough cells for")
-    parser.add_argument("--share", type=float, default=0.08, help="`screen=` (default 0.08)")
-    parser.add_argument("--tokens", type=int, default=72, help="of a case, over all its prompts (default 72)")
+    parser.add_argument("--share", type=float, default=0.1, help="`screen=` (default 0.1)")
+    parser.add_argument("--tokens", type=int, default=36, help="of a case, over all its prompts (default 36)")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench" / "screening.json")
     return parser.parse_args()
 

@@ -34,7 +34,7 @@ CONFIGS = {
     "llama": Config("llama", _LLAMA),
 }
 COMMON = {"vocab_size": 3000, "initializer_range": 0.06, "bos_token_id": 0, "eos_token_id": 0}
-KINDS = ("z", "q", "k", "v", "pattern", "neurons", "stream", "resid_pre", "attn_out", "mlp_out", "zero z")
+KINDS = ("z", "q", "k", "v", "pattern", "neurons", "stream", "resid_pre", "zero z")
 """`stream`: three sites side by side; `neurons`: sets of them at every position; `zero z`: ablations; else patches."""
 
 

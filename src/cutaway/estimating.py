@@ -27,7 +27,8 @@ from .metrics import Metric
 from .operations import unique
 from .prompts import Prompts
 from .readings import Readings
-from .recording import Recorded, together
+from .recording import together
+from .runs import Recorded
 from .softmaxes import SOFTMAX, Softmaxes, defined, unpadded
 from .taps import attach
 

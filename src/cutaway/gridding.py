@@ -19,15 +19,17 @@ from .anatomy import steady
 from .editing import EditTap, Task, whole_rows
 from .edits import Edits, Grid, as_edits, patch
 from .errors import BadInput
+from .following import recorded_tokens
 from .metrics import Metric, as_metric, logit_diff, renamed
 from .operations import unique
 from .paths import Ways, engine
 from .plan import TOKENS, Plan, Variant, make_plan
 from .prompts import Prompts, Read
 from .readings import Readings
-from .recording import Recorded, record, recorded
+from .recording import mean_tables, record, recorded
 from .replay import Wave
 from .results import prompt_coords, run_card
+from .runs import Recorded
 from .screening import Screened
 
 if TYPE_CHECKING:
@@ -63,10 +65,10 @@ def sweep(
         budget: tokens that travel together; part of the plan, so the same budget gives the same bits.
         dry_run: return the `Plan` and run nothing.
         screen: for grids too large to be exact everywhere: estimate every cell by gradients (`cutaway.screening`) and
-            compute exactly only this share of those that can differ from the base: three quarters of it the largest
-            estimates, one a random sample of the rest, drawn from `seed`. `exact` marks which; the attributes say how
-            many cells of at least `missed_above` (default: the 20th largest effect that was found by estimate) the
-            sample has, with an upper 95 % limit of their rate among those left out.
+            compute exactly only what takes this share of the sweep's work: for four fifths of it the largest estimates,
+            for one a random sample of the rest, drawn from `seed`. `exact` marks which; the attributes say how many
+            cells of at least `missed_above` (default: the 20th largest effect that was found by estimate) the sample
+            has, with an upper 95 % limit of their rate among those left out.
         progress: called with (cells done, cells); True or False: a line on stderr or none (default: on a terminal).
 
     Returns:
@@ -85,8 +87,9 @@ def sweep(
     screened = None if screen is None else Screened(model, base, grid, readings, screen, seed, budget)
     cells = grid.cells if screened is None else tuple(grid.cells[i] for i in screened.chosen.cells)
     ways = engine(model)
-    n_recorded = 1 + len(unique(source for cell in cells for c in cell for source in c.operation.sources))
-    planned = partial(make_plan, cells, ways.shape, base.lengths.numpy(), readings.at.numpy(), n_recorded=n_recorded)
+    sources = unique(source for cell in cells for c in cell for source in c.operation.sources)
+    n_recorded = recorded_tokens(base, sources, ways.rules is not None)
+    planned = partial(make_plan, cells, ways.shape, base.lengths.numpy(), readings.at.numpy(), recorded=n_recorded)
     plan = planned(budget)
     if dry_run:
         return plan
@@ -179,11 +182,12 @@ def _run(
     values = [np.full((plan.n_cells, plan.n_prompts, n), np.nan) for n in n_reads]
     own = [np.full((plan.n_prompts, n), np.nan) for n in n_reads]
     changes = [c for v in plan.variants for c in v.all_changes]
+    tables = None if kept is not None and len(plan.groups) == 1 else mean_tables(model, changes)
     count, total = 0, max(1, len(plan.variants) * len(plan.groups))
     for which in plan.groups:
         with steady(model.hf):
             reuse = kept is not None and len(plan.groups) == 1
-            runs = kept if reuse else recorded(model, base, which, changes, rules, plan.answers)
+            runs = kept if reuse else recorded(model, base, which, changes, rules, plan.answers, tables)
             assert runs is not None
             at = readings.at[torch.from_numpy(which)].numpy()
             if aim is not None:

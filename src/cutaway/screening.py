@@ -17,18 +17,19 @@ from .errors import BadInput, Refused
 from .estimating import estimate
 from .operations import Zero
 from .paths import engine
-from .plan import make_plan
+from .plan import cost, make_plan
 from .prompts import Prompts
 from .readings import Readings
-from .recording import Recorded, recorded
+from .recording import mean_tables, recorded
+from .runs import Recorded
 from .softmaxes import SOFTMAX
 from .stats import rate_interval
 
 if TYPE_CHECKING:
     from .model import Model
 
-SAMPLED = 0.25
-"""Of the cells that are computed, how many are a random sample of those that the estimate would leave out."""
+SAMPLED = 0.2
+"""Of the work, how much goes to a random sample of the cells that the estimate would leave out."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +46,28 @@ class Chosen:
         return np.concatenate([self.top, self.sample])
 
 
-def choose(estimates: np.ndarray, share: float, seed: int, among: np.ndarray | None = None) -> Chosen:
-    """A `share` of the cells: three quarters of it the largest |mean estimate|, the rest at random.
+def choose(
+    estimates: np.ndarray, share: float, seed: int, among: np.ndarray | None = None, costs: np.ndarray | None = None
+) -> Chosen:
+    """Cells that cost a `share` of what all would: for four fifths of it the largest |mean estimate|, the rest at random.
 
     Args:
         estimates: [end, cell, prompt]; the larger one of the ends counts.
         among: the cells that can differ from the base; default all.
+        costs: of each of those; default all alike. Large effects are often early ones, which cost more.
 
     Raises:
         BadInput: the share is not between 0 and 1.
     """
     if not 0 < share < 1:
-        raise BadInput(f"screen={share} must be a share of the cells, between 0 and 1.")
+        raise BadInput(f"screen={share} must be a share of the work, between 0 and 1.")
     among = np.arange(estimates.shape[1]) if among is None else among
-    k = min(len(among), max(2, round(share * len(among))))
-    n_sample = min(max(1, round(SAMPLED * k)), k // 2)
-    size = np.abs(estimates[:, among].mean(2)).max(0)
-    order = among[np.argsort(-size, kind="stable")]
-    top, rest = order[: k - n_sample], order[k - n_sample :]
+    costs = np.ones(len(among)) if costs is None or not costs.any() else costs
+    order = np.argsort(-np.abs(estimates[:, among].mean(2)).max(0), kind="stable")
+    affordable = int((np.cumsum(costs[order]) <= (1 - SAMPLED) * share * costs.sum() * (1 + 1e-9)).sum())
+    n_top = min(max(1, affordable), len(among))
+    top, rest = among[order[:n_top]], among[order[n_top:]]
+    n_sample = min(max(1, round(SAMPLED * share * len(among))), len(rest))
     drawn = np.random.default_rng(seed).choice(rest, n_sample, replace=False)
     return Chosen(top, np.sort(drawn), len(rest))
 
@@ -114,15 +119,16 @@ class Screened:
         softmaxes = {c.layer: c for c in changes if c.site in SOFTMAX}
         patterns = [replace(c, site="pattern", operation=Zero()) for c in softmaxes.values()]
         self.n_cells = len(grid.cells)
-        self.live = np.array(sorted(v.cell for v in plan.variants), int)
-        groups = []
+        self.live = np.array([v.cell for v in plan.variants], int)
+        costs = np.array([cost(v, ways.shape, plan.end, len(base), 1) for v in plan.variants], float)
+        groups, tables = [], mean_tables(model, changes)
         for which in plan.groups:
             with steady(model.hf):
-                runs = recorded(model, base, which, [*changes, *patterns], ways.rules, plan.answers)
+                runs = recorded(model, base, which, [*changes, *patterns], ways.rules, plan.answers, tables)
             group = base[which.tolist()]
             groups.append(estimate(model, group, grid.cells, readings.metrics[0], readings, runs))
         estimates = np.concatenate(groups, axis=2)
-        self.chosen = choose(estimates, share, seed, self.live)
+        self.chosen = choose(estimates, share, seed, self.live, costs)
         self.estimate = np.zeros_like(estimates[0])
         self.estimate[self.live] = estimates[0][self.live]
         # What is recorded for one group of prompts is what a sweep holds anyway; for several they are recorded again.

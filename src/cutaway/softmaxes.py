@@ -25,8 +25,8 @@ from .hooks import Hooks
 from .packing import pack, slots, tokens
 from .plan import Variant
 from .prompts import Prompts
-from .recording import Recorded
 from .replay import tasks_of
+from .runs import Recorded
 from .taps import Inside, attach
 
 if TYPE_CHECKING:
