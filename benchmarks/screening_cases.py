@@ -101,9 +101,7 @@ def _edits(model: cutaway.Model, kind: str, source: cutaway.Prompts) -> Any:
     return cutaway.patch(kind, source, positions="each")
 
 
-def random_tokens(
-    model: cutaway.Model, rng: Random, count: int, n: int
-) -> tuple[cutaway.Prompts, cutaway.Prompts]:
+def random_tokens(model: cutaway.Model, rng: Random, count: int, n: int) -> tuple[cutaway.Prompts, cutaway.Prompts]:
     """Prompts of random tokens, and the same with one, two or four others, of which one is among the first."""
     draw: Callable[[], int] = lambda: rng.randrange(1, model.vocab_size)  # noqa: E731
     base = [[draw() for _ in range(n)] for _ in range(count)]

@@ -49,7 +49,7 @@ class Chosen:
 def choose(
     estimates: np.ndarray, share: float, seed: int, among: np.ndarray | None = None, costs: np.ndarray | None = None
 ) -> Chosen:
-    """Cells that cost a `share` of what all would: for four fifths of it the largest |mean estimate|, the rest at random.
+    """Cells that cost a `share` of what all would: for four fifths the largest |mean estimate|, the rest at random.
 
     Args:
         estimates: [end, cell, prompt]; the larger one of the ends counts.

@@ -102,9 +102,7 @@ class Softmaxes:
             old = unpadded(self.runs, self.prompts, "pattern", layer).double()
             slope = self.slopes["pattern", layer].double()
             for key, change in here.items():
-                found = [
-                    (p, half.where) for p, (other, half) in zip(patterns, halves, strict=True) if other == key
-                ]
+                found = [(p, half.where) for p, (other, half) in zip(patterns, halves, strict=True) if other == key]
                 if change.site == "q":
                     gain = ((found[0][0] - old) * slope).sum(3).mT
                     self.moved[key] = _Moved(by_query=gain.cpu())
