@@ -134,5 +134,5 @@ def test_ragged_prompts_with_roles(name: str, attn: str) -> None:
         assert np.abs(values - truth[site]).max() <= allowed, (site, np.abs(values - truth[site]).max(), allowed)
         errors["ours"].append(ours[site] - truth[site])
         errors["theirs"].append(theirs[site] - truth[site])
-    far = {who: np.sqrt(np.mean(np.square(np.stack(e)), axis=(0, 1, 2))) for who, e in errors.items()}
-    assert (far["ours"] <= 2 * far["theirs"] + 1e-8 * size).all(), far
+    far = {who: np.sqrt(np.mean(np.square(np.stack(e)[..., 0]))) for who, e in errors.items()}  # of logits
+    assert far["ours"] <= 2 * far["theirs"] + 1e-8 * size, far
