@@ -44,6 +44,7 @@ _HOME = {
     "bos_sensitivity": "readout.bos",
     "head_scores": "readout.head_scores",
     "role_attention": "readout.head_scores",
+    "rotations": "geometry.rotations",
     "save_result": "saving",
     "open_result": "saving",
 }

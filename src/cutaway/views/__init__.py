@@ -1,6 +1,7 @@
 """Pictures, one kind a file. They know numbers and labels, not studies or models."""
 
 from .attention import pattern
+from .bands import Band, Curve, bands
 from .frame import shade_of, spoken, spoken_line, standalone
 from .grids import signed_grid, token_grid
 from .lines import lines
@@ -9,7 +10,10 @@ from .scatter import scatter
 from .waterfall import waterfall
 
 __all__ = [
+    "Band",
+    "Curve",
     "Node",
+    "bands",
     "lines",
     "node",
     "pattern",
