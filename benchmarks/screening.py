@@ -100,12 +100,12 @@ def line(name: str, kind: str, rows: Sequence[dict[str, Any]]) -> str:
 
 def footnote(options: argparse.Namespace) -> str:
     return (
-        f"`screen={options.share}`: that share of the exact sweep's work goes into exact cells, a fifth of it at random. "
-        f"Found: of the {TOP} cells with the largest exact |mean effect|, those that were computed; the mean over the "
-        "cases. Share of the time: processor seconds of all screened sweeps over those of all exact ones, one thread, "
-        f"taking turns; about {options.tokens} tokens a case. Missed: the true share, among the cells that the estimate "
-        "left out, of those as large as the 20th largest it found; then the median of the upper 95 % limits that the "
-        "results state. Holds: the limit is not below the true share."
+        f"`screen={options.share}`: that share of the exact sweep's work goes into exact cells, a fifth of it at "
+        f"random. Found: of the {TOP} cells with the largest exact |mean effect|, those that were computed; the mean "
+        "over the cases. Share of the time: processor seconds of all screened sweeps over those of all exact ones, one "
+        f"thread, taking turns; about {options.tokens} tokens a case. Missed: the true share, among the cells that the "
+        "estimate left out, of those as large as the 20th largest it found; then the median of the upper 95 % limits "
+        "that the results state. Holds: the limit is not below the true share."
     )
 
 

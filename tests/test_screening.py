@@ -111,7 +111,7 @@ def test_exact_cells_are_the_full_sweeps_and_the_model_is_untouched() -> None:
 
 def test_what_is_chosen_costs_the_share_asked_for() -> None:
     rng = np.random.default_rng(5)
-    estimates, costs = rng.normal(size=(2, 1000, 3)), rng.uniform(1, 9, 800)
+    estimates, costs = rng.normal(size=(1000, 3)), rng.uniform(1, 9, 800)
     among = rng.permutation(1000)[:800]
     chosen = choose(estimates, 0.1, seed=1, among=among, costs=costs)
     cost = dict(zip(among.tolist(), costs, strict=True))
@@ -119,7 +119,7 @@ def test_what_is_chosen_costs_the_share_asked_for() -> None:
     assert 0.08 * costs.sum() - 9 < spent <= 0.08 * costs.sum()
     assert len(chosen.sample) == 16 and chosen.n_left == 800 - len(chosen.top)
     assert len({*chosen.cells.tolist()}) == len(chosen.cells) and set(chosen.cells.tolist()) <= set(among.tolist())
-    size = np.abs(estimates.mean(2)).max(0)
+    size = np.abs(estimates.mean(1))
     assert min(size[chosen.top]) >= max(size[list(set(among.tolist()) - set(chosen.top.tolist()))])
 
 
@@ -131,7 +131,7 @@ def test_the_stated_limit_covers_the_true_rate(above: float | None, noise: float
     covered = []
     for draw in range(400):
         effect = rng.standard_t(3, size=600)
-        estimates = (effect + noise * rng.normal(size=600))[None, :, None]
+        estimates = (effect + noise * rng.normal(size=600))[:, None]
         chosen = choose(estimates, 0.25, seed=draw)
         assert not set(chosen.top) & set(chosen.sample) and len(chosen.top) == 120 and len(chosen.sample) == 30
         said = missed(effect[chosen.cells], chosen, above)

@@ -1,9 +1,7 @@
 """Attribution patching (Nanda 2023): the effect of every cell of a grid, estimated from one backward pass.
 
-effect = <new - old, d metric / d activation>. The slope is that of the base run; where values come from one other run
-that lines up with it, the slope of that run is taken as well, from the same backward pass: a cell that looks small from
-one end only is not left out. For q and k the softmax is recomputed and the pattern's change takes their place (AtP*,
-Kramar et al. 2024): see `softmaxes`.
+effect = <new - old, d metric / d activation> at the base run. For q and k the softmax is recomputed and the pattern's
+change takes their place (AtP*, Kramar et al. 2024): see `softmaxes`.
 """
 
 from __future__ import annotations
@@ -24,10 +22,8 @@ from .edits import Cell, Change
 from .errors import BadInput, Refused
 from .hooks import Hooks, hidden
 from .metrics import Metric
-from .operations import unique
 from .prompts import Prompts
 from .readings import Readings
-from .recording import together
 from .runs import Recorded
 from .softmaxes import SOFTMAX, Softmaxes, defined, unpadded
 from .taps import attach
@@ -54,12 +50,11 @@ class _Nudge:
 
 
 def gradients(
-    model: Model, runs: Sequence[Prompts], keys: set[Key], metric: Metric, readings: Readings, which: np.ndarray
-) -> list[dict[Key, Tensor]]:
-    """d metric / d activation at each key, in the vocabulary's layout: for each of several runs of the prompts `which`
-    (the base's, and others of the same lengths), all from one forward and one backward pass.
+    model: Model, prompts: Prompts, keys: set[Key], metric: Metric, readings: Readings, which: np.ndarray
+) -> dict[Key, Tensor]:
+    """d metric / d activation of the base run at each key, in the vocabulary's layout, all from one backward pass.
 
-    The metric is the base's, answers and all. Nothing of the model is touched: no flag, no `.grad`.
+    Nothing of the model is touched: no flag, no `.grad`.
 
     Raises:
         Refused: the weights were created in inference mode, so nothing can be differentiated.
@@ -79,26 +74,22 @@ def gradients(
         watching = attach(hooks, model.anatomy, nudge)
         hooks.after(model.anatomy.blocks[-1].module, last)  # after the nudge of resid_post
         with suppress(Enough), watching:
-            model.forward(together(runs), all_logits=False)
+            model.forward(prompts[list(range(len(prompts)))], all_logits=False)  # no inference tensors
         at = readings.at[torch.from_numpy(which)].to(stream[0].device)
-        rows = torch.arange(len(at), device=at.device)[:, None]
-        left = [x[rows, at][:, None] for x in stream[0].split(len(at))]
-        total = torch.stack([readings.tensor(metric, x, which).sum() for x in left]).sum()
+        left = stream[0][torch.arange(len(at), device=at.device)[:, None], at][:, None]
+        total = readings.tensor(metric, left, which).sum()
         names = list(nudge.zeros)
         found = torch.autograd.grad(total, [nudge.zeros[name] for name in names], allow_unused=True)
-    slopes: list[dict[Key, Tensor]] = [{} for _ in runs]
-    for name, g in zip(names, found, strict=True):
-        whole = torch.zeros_like(nudge.zeros[name]) if g is None else g.detach()
-        for one, rows in zip(slopes, whole.split(len(at)), strict=True):
-            one[name] = rows
-    return slopes
+    return {
+        name: torch.zeros_like(nudge.zeros[name]) if g is None else g.detach()
+        for name, g in zip(names, found, strict=True)
+    }
 
 
 def estimate(
     model: Model, prompts: Prompts, cells: Sequence[Cell], metric: Metric, readings: Readings, runs: Recorded
 ) -> np.ndarray:
-    """The estimated effect of each cell by the slope of the base and, where there is one, of the other end of a patch:
-    [end, cell, prompt], for one group of prompts.
+    """The estimated effect of each cell, [cell, prompt], for one group of prompts.
 
     `runs` holds every changed site, and the pattern of every layer where a query or key is changed.
 
@@ -112,23 +103,10 @@ def estimate(
     if any(not c.operation.by_token for c in changes):
         raise BadInput("An arbitrary function cannot be screened. Sweep it without screen=.")
     keys: set[Key] = {("pattern" if c.site in SOFTMAX else c.site, c.layer) for c in changes}
-    which = runs.chosen.numpy()
-    ends = [prompts, *_other_end(prompts, changes, which)]
-    found = []
-    for slopes in gradients(model, ends, keys, metric, readings, which):
-        parts = _Parts(prompts, slopes, runs, Softmaxes(model, prompts, slopes, runs))
-        parts.softmaxes.run([c for c in changes if c.site in SOFTMAX])
-        found.append(np.stack([sum(parts.effect(change) for change in cell) for cell in cells]))
-    return np.stack(found)
-
-
-def _other_end(prompts: Prompts, changes: Sequence[Change], which: np.ndarray) -> list[Prompts]:
-    """The one run that every new value comes from, if it lines up with the base token by token."""
-    sources = unique(s for c in changes for s in c.operation.sources)
-    if len(sources) != 1 or any(not c.operation.sources or c.origin is not None for c in changes):
-        return []
-    source = sources[0][which.tolist()]
-    return [source] if torch.equal(source.lengths, prompts.lengths) else []
+    slopes = gradients(model, prompts, keys, metric, readings, runs.chosen.numpy())
+    parts = _Parts(prompts, slopes, runs, Softmaxes(model, prompts, slopes, runs))
+    parts.softmaxes.run([c for c in changes if c.site in SOFTMAX])
+    return np.stack([sum(parts.effect(change) for change in cell) for cell in cells])
 
 
 class _Parts:

@@ -47,12 +47,12 @@ class Chosen:
 
 
 def choose(
-    estimates: np.ndarray, share: float, seed: int, among: np.ndarray | None = None, costs: np.ndarray | None = None
+    estimate: np.ndarray, share: float, seed: int, among: np.ndarray | None = None, costs: np.ndarray | None = None
 ) -> Chosen:
     """Cells that cost a `share` of what all would: for four fifths the largest |mean estimate|, the rest at random.
 
     Args:
-        estimates: [end, cell, prompt]; the larger one of the ends counts.
+        estimate: [cell, prompt].
         among: the cells that can differ from the base; default all.
         costs: of each of those; default all alike. Large effects are often early ones, which cost more.
 
@@ -61,9 +61,9 @@ def choose(
     """
     if not 0 < share < 1:
         raise BadInput(f"screen={share} must be a share of the work, between 0 and 1.")
-    among = np.arange(estimates.shape[1]) if among is None else among
+    among = np.arange(len(estimate)) if among is None else among
     costs = np.ones(len(among)) if costs is None or not costs.any() else costs
-    order = np.argsort(-np.abs(estimates[:, among].mean(2)).max(0), kind="stable")
+    order = np.argsort(-np.abs(estimate[among].mean(1)), kind="stable")
     affordable = int((np.cumsum(costs[order]) <= (1 - SAMPLED) * share * costs.sum() * (1 + 1e-9)).sum())
     n_top = min(max(1, affordable), len(among))
     top, rest = among[order[:n_top]], among[order[n_top:]]
@@ -127,10 +127,10 @@ class Screened:
                 runs = recorded(model, base, which, [*changes, *patterns], ways.rules, plan.answers, tables)
             group = base[which.tolist()]
             groups.append(estimate(model, group, grid.cells, readings.metrics[0], readings, runs))
-        estimates = np.concatenate(groups, axis=2)
-        self.chosen = choose(estimates, share, seed, self.live, costs)
-        self.estimate = np.zeros_like(estimates[0])
-        self.estimate[self.live] = estimates[0][self.live]
+        estimates = np.concatenate(groups, axis=1)
+        self.estimate = np.zeros_like(estimates)
+        self.estimate[self.live] = estimates[self.live]
+        self.chosen = choose(self.estimate, share, seed, self.live, costs)
         # What is recorded for one group of prompts is what a sweep holds anyway; for several they are recorded again.
         self.runs: Recorded | None = runs if len(plan.groups) == 1 else None
 
