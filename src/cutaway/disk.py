@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
+import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +49,13 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def sweep_up(folder: Path, name: str) -> None:
+    """Remove what was being written for a file or folder of that name when a process died; nobody may write it now."""
+    for left in folder.glob(f".{glob.escape(name)}.*{UNDONE}"):
+        with suppress(OSError):
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
 
 def cannot_write(path: Path, error: OSError) -> CutawayError:

@@ -33,7 +33,9 @@ class NotFinite(BadInput):
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
+    """Where something was first seen, and what."""
+
     site: str
     layer: int | None
     position: int
@@ -45,7 +47,7 @@ class _Watch:
 
     def __init__(self, sites: frozenset[tuple[str, int | None]], row: int, length: int) -> None:
         self.sites, self.row, self.length = sites, row, length
-        self.seen: _Seen | None = None
+        self.seen: Seen | None = None
 
     def wants(self, site: str, layer: int | None) -> bool:
         return (site, layer) in self.sites
@@ -56,7 +58,7 @@ class _Watch:
             bad = (~torch.isfinite(mine)).nonzero()
             if len(bad):
                 at, inside = bad[0].tolist()
-                self.seen = _Seen(site, layer, at, float(mine[at, inside]))
+                self.seen = Seen(site, layer, at, float(mine[at, inside]))
         return value
 
 
@@ -89,7 +91,8 @@ def require_finite(
     bad = (~torch.isfinite(left[:, : real.shape[1]])).any(-1) & real
     if bool(bad.any()):
         row = int(bad.any(1).int().argmax())
-        raise not_finite(model, prompts, row, row if numbers is None else int(numbers[row]), what, edit)
+        seen = first_place(model, prompts, row, edit)
+        raise not_finite(model, prompts, row, row if numbers is None else int(numbers[row]), seen, what, edit)
 
 
 def not_finite(
@@ -97,12 +100,12 @@ def not_finite(
     prompts: Prompts,
     row: int,
     number: int,
+    seen: Seen | None,
     what: str = "Prompt",
     edit: Tap | None = None,
     cell: int | None = None,
 ) -> NotFinite:
-    """The error to raise for a prompt, after one more run that looks for the first place. `edit`: made in that run."""
-    seen = _first(model, prompts, row, edit)
+    """The error to raise for a prompt, the `row`-th here and the `number`-th of all. `edit`: made in its run."""
     who = f"{what} {number} (“{prose(prompts.texts[row], 60)}”)"
     weights = not_finite_weights(model.hf)
     half = model.dtype.itemsize < 4
@@ -128,7 +131,8 @@ def not_finite(
     return NotFinite(said, cell)
 
 
-def _first(model: Model, prompts: Prompts, row: int, edit: Tap | None) -> _Seen | None:
+def first_place(model: Model, prompts: Prompts, row: int, edit: Tap | None = None) -> Seen | None:
+    """Where NaN or infinity first appears in a prompt, found by one whole run; None if it does not."""
     from .trace import check_site  # which imports this module
 
     allowed = set()

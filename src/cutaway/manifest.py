@@ -41,9 +41,7 @@ def manifest(
     sources = {s.hash() for cell in grid.cells for change in cell for s in change.operation.sources}
     facts = {
         "model": model.name,
-        "fingerprint": type(model).fingerprint.func(
-            model
-        ),  # now: weights may have changed since it was first asked for
+        "fingerprint": model.weights_hash(),
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": model.anatomy.attn_implementation,
         "prompts": base.hash(),
@@ -84,9 +82,6 @@ def _integers(plan: Plan) -> list[Any]:
 
 def differences(then: Facts, now: Facts) -> list[str]:
     """What differs, by name, old and new."""
-    missing = "nothing"
-    return [
-        f"{key} was {then.get(key, missing)}, is {now.get(key, missing)}"
-        for key in dict.fromkeys([*now, *then])
-        if then.get(key, missing) != now.get(key, missing)
-    ]
+    missing = "not known"
+    both = {key: (then.get(key, missing), now.get(key, missing)) for key in dict.fromkeys([*now, *then])}
+    return [f"{key} ({old} then, {new} now)" for key, (old, new) in both.items() if old != new]

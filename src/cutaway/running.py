@@ -16,7 +16,7 @@ import torch
 from .anatomy import steady
 from .editing import EditTap, Task, whole_rows
 from .errors import BadInput
-from .finite import all_finite, not_finite, require_finite
+from .finite import all_finite, first_place, not_finite, require_finite
 from .metrics import Metric
 from .paths import Ways
 from .plan import Plan, Variant
@@ -211,12 +211,14 @@ def _require_finite(
     if all_finite(left):
         return
     reached = np.stack([(at >= v.first) & v.touched[which][:, None] for v in variants], axis=1)
-    bad = (~torch.isfinite(left)).any(-1).cpu().numpy() & reached
-    for row, i, _ in np.argwhere(bad):
-        variant = variants[i]
-        tasks = [Task(0, change) for change in variant.all_changes]
-        edit = EditTap(tasks, whole_rows(1, len(group), group.n_positions), runs)
-        raise not_finite(model, group, int(row), int(which[row]), edit=edit, cell=variant.cell)
+    bad = ((~torch.isfinite(left)).any(-1).cpu().numpy() & reached).any(-1)  # [prompt, variant]
+    for alone in (True, False):  # in a wave one variant's NaN reaches others by 0 x NaN: look at each by itself first
+        for row, i in np.argwhere(bad).tolist():
+            tasks = [Task(0, change) for change in variants[i].all_changes]
+            edit = EditTap(tasks, whole_rows(1, len(group), group.n_positions), runs)
+            seen = first_place(model, group, row, edit)
+            if seen is not None or not alone:
+                raise not_finite(model, group, row, int(which[row]), seen, edit=edit, cell=variants[i].cell)
 
 
 def _keep(

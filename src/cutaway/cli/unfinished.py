@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from ..disk import cannot_write, read_json, replace_file
+from ..disk import UNDONE, cannot_write, read_json, replace_file, sweep_up
 from ..errors import BadInput, NoRoom
 from ..keeping import keep_sweeps
 from ..locking import exclusive
@@ -85,7 +85,13 @@ def unfinished(session: Session, out: Path, force: bool) -> Iterator[None]:
     new_parents = [p for p in folder.parents if not p.exists()]
     try:
         with exclusive(folder, out):
-            begun = folder.exists() and _begin(session, folder, force)
+            begun = _begin(session, folder, force)
+            sweep_up(out.parent, out.name)
+            if begun and not force and _there(out):  # it died after its output was written
+                _remove(folder)
+                if session.resuming:
+                    session.note(f"{out} was finished; there is nothing to continue.")
+                    raise click.exceptions.Exit(0)
             try:
                 with keep_sweeps(folder / SWEEPS):
                     yield
@@ -138,5 +144,13 @@ def _kept(folder: Path) -> bool:
     return any((folder / SWEEPS).glob("*/*.shard"))
 
 
+def _there(out: Path) -> bool:
+    return out.is_file() or (out / "result.json").is_file()
+
+
 def _remove(folder: Path) -> None:
+    """In one step first, so that it is never half there."""
+    gone = folder.with_name(f".{folder.name.removesuffix(SUFFIX)}.{os.getpid()}{UNDONE}")
+    with suppress(OSError):
+        folder = folder.rename(gone)
     shutil.rmtree(folder, ignore_errors=True)
