@@ -39,6 +39,31 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
 
 
+def rect(x: float, y: float, width: float, height: float, kind: str, note: str = "") -> str:
+    """A filled box; `note` is told on hover."""
+    box = f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" class="{kind}"'
+    return f"{box}><title>{escape(note)}</title></rect>" if note else f"{box}/>"
+
+
+def circle(x: float, y: float, radius: float, kind: str, note: str = "") -> str:
+    """A dot; `note` is told on hover."""
+    dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{kind}"'
+    return f"{dot}><title>{escape(note)}</title></circle>" if note else f"{dot}/>"
+
+
+def polyline(points: Sequence[tuple[float, float]], kind: str, dashes: str = "") -> str:
+    """A line through points."""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
+    return f'<polyline points="{path}" class="{kind}"{dashed}/>'
+
+
+def squares(corners: Sequence[tuple[float, float]], size: float, kind: str, strength: float) -> str:
+    """Many squares of one colour as one path, which keeps a matrix of thousands of cells small."""
+    path = "".join(f"M{x:g} {y:g}h{size:g}v{size:g}h-{size:g}z" for x, y in corners)
+    return f'<path d="{path}" class="{kind}" fill-opacity="{strength:.2f}"/>'
+
+
 def shade_of(probability: float) -> str:
     """The class of a probability: p0 to p10, or `none` where there is none."""
     return "none" if probability != probability else f"p{round(10 * min(max(probability, 0.0), 1.0))}"
