@@ -23,11 +23,9 @@ from .operations import (
     Function,
     Mean,
     Operation,
-    ProjectOut,
     Reference,
     TakeFrom,
     Zero,
-    orthonormal,
     resampled,
 )
 from .prompts import Prompts
@@ -347,22 +345,6 @@ def add(
     axes += [("scale", tuple(labels))] if scales is not None else []
     operations = tuple(Add(v, s) for v in each for s in (scales if scales is not None else [scale]))
     return Edit(site, tuple(axes), operations, layers, heads, positions, neurons, name="add")
-
-
-def project_out(
-    site: str,
-    subspace: Any,
-    mean: Tensor | None = None,
-    layers: Choice = None,
-    heads: Choice = None,
-    positions: Choice = None,
-) -> Edit:
-    """Remove the part in a subspace: h - (h - mean) V V^T. `subspace`: one vector or [rank, width], any basis.
-
-    With `mean` the subspace is removed around that point (fit it on other tokens), without it around zero.
-    """
-    basis = orthonormal(subspace)
-    return Edit(site, (), (ProjectOut(basis, mean),), layers, heads, positions, name="project_out")
 
 
 def edit(

@@ -40,7 +40,7 @@ def histogram(
     shares = {
         name: np.histogram(np.clip(x, low, high), edges)[0] / max(len(x), 1) for name, x in values.items()
     }  # fmt: skip
-    left, right, top, bottom = 60, WIDTH - 190, 12, 190
+    left, right, top, bottom = 60.0, WIDTH - 190.0, 12.0, 190.0
     x = Scale(low, high, left, right)
     y = Scale(0.0, max([float(s.max()) for s in shares.values()] + [1e-9]), bottom, top)
     body = [line(left, bottom, right, bottom, "axis")]
@@ -48,10 +48,10 @@ def histogram(
     body += [text(x(t), bottom + 17, tick_text(t), "number", "middle") for t in x.ticks(8)]
     body += [text(left - 6, y(t) + 4, percent_of(t), "number", "end") for t in y.ticks(4)]
     for k, share in enumerate(shares.values()):
-        points = [(left, float(bottom))]
+        points = [(left, bottom)]
         for i, height in enumerate(share):
             points += [(x(edges[i]), y(height)), (x(edges[i + 1]), y(height))]
-        body.append(polyline([*points, (right, float(bottom))], f"line line{k}", DASHES[k % len(DASHES)]))
+        body.append(polyline([*points, (right, bottom)], f"line line{k}", DASHES[k % len(DASHES)]))
     if threshold is not None:
         body.append(line(x(threshold), top - 8, x(threshold), bottom, "mark"))
         body.append(text(x(threshold) + 4, top, f"{named} {number(threshold)}".strip(), "small"))
