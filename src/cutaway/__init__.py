@@ -40,6 +40,7 @@ _HOME = {
     "kl": "metrics",
     "entropy": "metrics",
     "next_token_log_prob": "metrics",
+    "next_token_kl": "metrics",
     "lens": "readout.lenses",
     "cumulative": "readout.lenses",
     "attribute": "readout.attribution",
