@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from cutaway.tasks.sentences import LIFE_OPENINGS
+from cutaway.tasks.frames import LIFE_OPENINGS
 from cutaway.tasks.splits import held_out
 from cutaway.tasks.words import FEMALE_NAMES, IOI_DISTRACTOR_FRAMES, IOI_FRAMES, IOI_UNSEEN_FRAMES, MALE_NAMES
 from training import prompts

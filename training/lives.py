@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from random import Random
 
-from cutaway.tasks.sentences import FEMALE, JOBS, LIFE, LIFE_OPENINGS, MALE, QUALITIES
+from cutaway.tasks.frames import FEMALE, JOBS, LIFE, LIFE_OPENINGS, MALE, QUALITIES
 from cutaway.tasks.splits import held_out
 from cutaway.tasks.words import CAPITALS, FEMALE_NAMES, NAMES, PLACES
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from random import Random
 
-from cutaway.tasks.sentences import ABOUT_NOBODY, ABOUT_ONE
+from cutaway.tasks.frames import ABOUT_NOBODY, ABOUT_ONE
 from cutaway.tasks.splits import pair_held_out
 from cutaway.tasks.words import FEMALE_NAMES, IOI_ACTIONS, IOI_OPENINGS, MALE_NAMES, NAMES, OBJECTS, PLACES
 

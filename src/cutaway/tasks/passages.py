@@ -11,7 +11,7 @@ from __future__ import annotations
 from random import Random
 
 from ..errors import BadInput
-from .sentences import ABOUT_NOBODY, ABOUT_ONE, FEMALE, JOBS, LIFE, LIFE_OPENINGS, MALE, QUALITIES
+from .frames import ABOUT_NOBODY, ABOUT_ONE, FEMALE, JOBS, LIFE, LIFE_OPENINGS, MALE, QUALITIES
 from .words import CAPITALS, FEMALE_NAMES, IOI_ACTIONS, IOI_OPENINGS, MALE_NAMES, OBJECTS, PLACES
 
 HALVES = ("fit", "test")

@@ -7,7 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from .arguments import one_difference
-from .sentences import LIFE_OPENINGS
+from .frames import LIFE_OPENINGS
 from .splits import held_out as is_held_out
 from .task import Item, Task, Words, as_evenly, assemble, choose_frames
 from .words import CAPITALS, FEMALE_NAMES, MALE_NAMES
