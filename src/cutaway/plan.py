@@ -14,7 +14,7 @@ import numpy as np
 
 from .edits import Cell, Change
 
-TOKENS = 512
+TOKENS = 1024
 """Tokens a chunk may hold: above that, temporaries outgrow the C library's fast allocations on a CPU."""
 
 
