@@ -51,7 +51,7 @@ def test_histogram_outlines_have_the_heights_of_the_counts():
         most = max((np.histogram(np.clip(y, -3, 5), np.linspace(-3, 5, 11))[0] / len(y)).max() for y in (a, b))
         np.testing.assert_allclose(drawn, share / most, atol=1e-3)
     assert f"{100 * (a > 1).mean():.2f} % above" in picture
-    (mark,) = [e for e in parsed(picture).iter(f"{SVG}line") if e.get("class") == "mark"]
+    (mark,) = [e for e in parsed(picture).iter(f"{SVG}line") if e.get("class") == "threshold"]
     assert float(mark.get("x1")) == pytest.approx(60 + (1 + 3) / 8 * (760 - 190 - 60), abs=0.06)
     assert "n = 500" in picture and "n = 80" in picture
 
@@ -65,7 +65,7 @@ def test_stems_leave_out_what_is_missing_and_point_the_right_way():
 
 def test_spectrum_draws_shares_and_their_sum():
     picture = views.spectrum({"all": [0.5, 0.3, 0.2]}, "t")
-    dots, (total,) = dots_of(picture, "line0"), lines_of(picture, "thin line0")
+    dots, (total,) = dots_of(picture, "line0"), lines_of(picture, "sum line0")
     height = (210 - 12) / 100
     np.testing.assert_allclose((210 - dots[:, 1]) / height, [50, 30, 20], atol=0.1)
     np.testing.assert_allclose((210 - total[:, 1]) / height, [50, 80, 100], atol=0.1)

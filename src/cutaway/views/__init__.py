@@ -1,6 +1,7 @@
 """Pictures as SVG, one kind a file. They know numbers and labels, not studies or models."""
 
 from .attention import pattern
+from .bands import Band, Curve, bands
 from .colored_text import colored_text
 from .frame import shade_of, spoken, spoken_line, standalone
 from .grids import signed_grid, token_grid
@@ -13,6 +14,9 @@ from .stems import spoken_stems, stems
 from .waterfall import waterfall
 
 __all__ = [
+    "Band",
+    "Curve",
+    "bands",
     "colored_text",
     "histogram",
     "lines",

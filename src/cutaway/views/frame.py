@@ -6,6 +6,7 @@ rules into a picture that leaves the page. Signed: blue is positive, red negativ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,17 +52,46 @@ def circle(x: float, y: float, radius: float, kind: str, note: str = "") -> str:
     return f"{dot}><title>{escape(note)}</title></circle>" if note else f"{dot}/>"
 
 
-def polyline(points: Sequence[tuple[float, float]], kind: str, dashes: str = "") -> str:
-    """A line through points."""
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
-    return f'<polyline points="{path}" class="{kind}"{dashed}/>'
-
-
 def squares(corners: Sequence[tuple[float, float]], size: float, kind: str, strength: float) -> str:
     """Many squares of one colour as one path, which keeps a matrix of thousands of cells small."""
     path = "".join(f"M{x:g} {y:g}h{size:g}v{size:g}h-{size:g}z" for x, y in corners)
     return f'<path d="{path}" class="{kind}" fill-opacity="{strength:.2f}"/>'
+
+
+def polyline(points: Sequence[tuple[float, float]], kind: str, dash: str = "") -> str:
+    """A line through points (x, y)."""
+    dashed = f' stroke-dasharray="{dash}"' if dash else ""
+    return f'<polyline points="{_path(points)}" class="{kind}"{dashed}/>'
+
+
+def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], kind: str) -> str:
+    """The area between two lines over the same x."""
+    there, back = list(zip(x, low, strict=True)), list(zip(x, high, strict=True))[::-1]
+    return f'<polygon points="{_path([*there, *back])}" class="{kind}"/>'
+
+
+def mark(x: float, y: float, sign: float) -> str:
+    """A sign as a shape: a triangle up for plus, a triangle down for minus, an open circle for 0."""
+    if sign == 0:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" class="mark none"/>'
+    tip = -5 if sign > 0 else 5
+    corners = [(x - 4.5, y - 0.7 * tip), (x + 4.5, y - 0.7 * tip), (x, y + tip)]
+    return f'<polygon points="{_path(corners)}" class="mark {"pos" if sign > 0 else "neg"}"/>'
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def round_steps(low: float, high: float, about: int = 4) -> list[float]:
+    """Round numbers from `low` to `high`, about so many: multiples of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / max(about, 1)
+    if not rough > 0:
+        return [low]
+    size = 10 ** math.floor(math.log10(rough))
+    step = size * next(m for m in (1, 2, 5, 10) if m * size >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [k * step + 0.0 for k in range(first, last + 1)]
 
 
 def shade_of(probability: float) -> str:

@@ -53,7 +53,7 @@ def histogram(
             points += [(x(edges[i]), y(height)), (x(edges[i + 1]), y(height))]
         body.append(polyline([*points, (right, bottom)], f"line line{k}", DASHES[k % len(DASHES)]))
     if threshold is not None:
-        body.append(line(x(threshold), top - 8, x(threshold), bottom, "mark"))
+        body.append(line(x(threshold), top - 8, x(threshold), bottom, "threshold"))
         body.append(text(x(threshold) + 4, top, f"{named} {number(threshold)}".strip(), "small"))
     for k, (name, found) in enumerate(values.items()):
         body.append(text(right + 10, top + 12 + 34 * k, name, f"name{k}"))

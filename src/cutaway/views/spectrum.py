@@ -34,7 +34,7 @@ def spectrum(
     for k, (name, given) in enumerate(shares.items()):
         values = [float(v) for v in given][:count]
         total = np.cumsum(values)
-        body.append(polyline([(x(i + 1), y(100 * v)) for i, v in enumerate(total)], f"thin line{k}", "2 2"))
+        body.append(polyline([(x(i + 1), y(100 * v)) for i, v in enumerate(total)], f"sum line{k}", "2 2"))
         points = [(x(i + 1), y(100 * v)) for i, v in enumerate(values)]
         body.append(polyline(points, f"line line{k}", DASHES[k % len(DASHES)]))
         body += [
