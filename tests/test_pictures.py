@@ -50,10 +50,10 @@ def test_histogram_outlines_have_the_heights_of_the_counts():
         share = counts / len(x)
         most = max((np.histogram(np.clip(y, -3, 5), np.linspace(-3, 5, 11))[0] / len(y)).max() for y in (a, b))
         np.testing.assert_allclose(drawn, share / most, atol=1e-3)
-    assert f"{100 * (a > 1).mean():.2f} % above" in picture
+    assert f"{100 * (a > 1).mean():.2f} % above" in str(picture)
     (mark,) = [e for e in parsed(picture).iter(f"{SVG}line") if e.get("class") == "threshold"]
     assert float(mark.get("x1")) == pytest.approx(60 + (1 + 3) / 8 * (760 - 190 - 60), abs=0.06)
-    assert "n = 500" in picture and "n = 80" in picture
+    assert "n = 500" in str(picture) and "n = 80" in str(picture)
 
 
 def test_stems_leave_out_what_is_missing_and_point_the_right_way():
@@ -81,7 +81,7 @@ def test_matrices_share_one_scale_and_say_what_is_clipped():
     for kind, level, d in cells:
         whole[kind, level] = whole.get((kind, level), 0) + d.count("M")
     assert whole == {("pos", 0.5): 2, ("pos", 1.0): 3, ("neg", 0.25): 1, ("nothing", 1.0): 1}
-    assert "beyond the scale" in picture
+    assert "beyond the scale" in str(picture)
     assert "mean 0.5" in views.spoken_matrices({"a": a})
 
 
@@ -95,8 +95,8 @@ def test_points_lie_where_their_numbers_say():
 @pytest.mark.parametrize("token", NASTY)
 def test_no_token_is_obeyed(token):
     made = views.colored_text([" a", token], [0.5, -1.0], "nats")
-    tree = ElementTree.fromstring("<r>" + str(made).replace("<br>", "<br/>") + "</r>")
-    assert {e.tag for e in tree.iter()} <= {"r", "div", "span", "p", "sub", "br"}
+    tree = ElementTree.fromstring(str(made))
+    assert {e.tag for e in tree.iter()} <= {"div", "span", "p"}
     assert {k for e in tree.iter() for k in e.attrib} <= {"class", "dir", "title"}
     name = label(token)  # what a caller does with text that is no list of tokens
     for picture in (
@@ -115,8 +115,8 @@ def test_colored_text_says_in_words_what_it_colours():
     made = str(views.colored_text([" one", " two", "\n"], [np.nan, 1.0, -0.1], "nats"))
     assert '<span class="tok"> one</span>' in made
     assert "plus p10" in made and "minus p1" in made
-    assert "<sub>+1.0</sub>" in made and made.count("<sub>") == 1
-    assert "nats: " in made and "-1.0" in made and "↵" in made and "<br>" in made
+    assert '<span class="small">+1.0</span>' in made and made.count('"small"') == 1
+    assert "nats: " in made and "-1.0" in made and "↵\n" in made
 
 
 def luminance(rgb) -> float:

@@ -8,33 +8,15 @@ from .grids import signed_grid, token_grid
 from .histogram import histogram, spoken_histogram
 from .lines import lines
 from .matrices import matrices, spoken_matrices
+from .nodes import Node, node
 from .scatter import points, scatter
 from .spectrum import spectrum, spoken_spectrum
 from .stems import spoken_stems, stems
 from .waterfall import waterfall
 
 __all__ = [
-    "Band",
-    "Curve",
-    "bands",
-    "colored_text",
-    "histogram",
-    "lines",
-    "matrices",
-    "pattern",
-    "points",
-    "scatter",
-    "shade_of",
-    "signed_grid",
-    "spectrum",
-    "spoken",
-    "spoken_histogram",
-    "spoken_line",
-    "spoken_matrices",
-    "spoken_spectrum",
-    "spoken_stems",
-    "standalone",
-    "stems",
-    "token_grid",
-    "waterfall",
-]
+    "Band", "Curve", "Node",
+    "bands", "colored_text", "histogram", "lines", "matrices", "node", "pattern", "points", "scatter", "shade_of",
+    "signed_grid", "spectrum", "spoken", "spoken_histogram", "spoken_line", "spoken_matrices", "spoken_spectrum",
+    "spoken_stems", "standalone", "stems", "token_grid", "waterfall",
+]  # fmt: skip

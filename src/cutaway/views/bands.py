@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from ..wording import prose
-from .frame import WIDTH, band, drawing, line, mark, polyline, round_steps, text
+from .frame import WIDTH, band, circle, drawing, line, mark, polyline, round_steps, text
+from .nodes import Node
 
 _DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2")
 _COLOURS, _ROW, _GAP = 4, 20, 14
@@ -59,7 +58,7 @@ def bands(
     said: tuple[str, str, str] = ("above", "below", "not significant"),
     limits: tuple[float, float] | None = None,
     axis: str = "",
-) -> Markup:
+) -> Node:
     """Curves with their bands, and rows of marks under the axis.
 
     Args:
@@ -115,7 +114,7 @@ def bands(
         dash, colour = _DASHES[(k + k // _COLOURS) % len(_DASHES)], k % _COLOURS
         for run in runs(curve.middle):
             body.append(polyline(run, f"line line{colour}", dash))  # type: ignore[arg-type]
-            body += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.5" class="dot line{colour}"/>' for a, b in run]
+            body += [circle(a, b, 2.5, f"dot line{colour}") for a, b in run]
         last = [p for run in runs(curve.middle) for p in run][-1:]
         names += [(p[1], curve.name, f"name{colour}") for p in last]
     body += [text(_RIGHT + 8, at + 4, prose(words, 30), kind) for at, words, kind in _apart(names)]

@@ -7,80 +7,81 @@ rules into a picture that leaves the page. Signed: blue is positive, red negativ
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-from markupsafe import Markup, escape
+from typing import Any
 
 from ..wording import number, percent, signed
+from .nodes import SVG, Node, node
 
 WIDTH = 760
 STYLE = Path(__file__).parent / "picture.css"
 
 
-def drawing(width: float, height: float, title: str, body: Sequence[str]) -> Markup:
+def drawing(width: float, height: float, title: str, body: Sequence[Node]) -> Node:
     """A picture with its title above it, drawn and spoken."""
-    body = [text(8, 16, title, "heading"), '<g transform="translate(0 24)">', *body, "</g>"]
-    height += 24
-    return Markup(
-        f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" '
-        f'aria-label="{escape(title)}" xmlns="http://www.w3.org/2000/svg"><title>{escape(title)}</title>'
-        + "".join(body)
-        + "</svg>"
+    size = {"viewBox": f"0 0 {width:g} {height + 24:g}", "width": f"{width:g}", "height": f"{height + 24:g}"}
+    return node(
+        "svg",
+        node("title", title),
+        text(8, 16, title, "heading"),
+        node("g", body, transform="translate(0 24)"),
+        **size,
+        role="img",
+        aria_label=title,
+        xmlns=SVG,
     )
 
 
-def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start", turn: int = 0) -> str:
-    """Words at a point; `turn` degrees about it."""
-    turned = f' transform="rotate({turn} {x:.1f} {y:.1f})"' if turn else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}"{turned}>{escape(words)}</text>'
+def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start", turn: int = 0, **more: Any) -> Node:
+    """Words at a point; `turn` degrees about it. `more` are attributes, here and below."""
+    turned = f"rotate({turn} {x:.1f} {y:.1f})" if turn else None
+    return node("text", words, x=x, y=y, class_=kind or None, text_anchor=anchor, transform=turned, **more)
 
 
-def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
+def line(x1: float, y1: float, x2: float, y2: float, kind: str, **more: Any) -> Node:
+    return node("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=kind, **more)
 
 
-def rect(x: float, y: float, width: float, height: float, kind: str, note: str = "") -> str:
-    """A filled box; `note` is told on hover."""
-    box = f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" class="{kind}"'
-    return f"{box}><title>{escape(note)}</title></rect>" if note else f"{box}/>"
+def rect(x: float, y: float, width: float, height: float, kind: str, told: str = "", **more: Any) -> Node:
+    """A box; `told` is what it says when pointed at."""
+    return node("rect", told_by(told), x=x, y=y, width=width, height=height, class_=kind, **more)
 
 
-def circle(x: float, y: float, radius: float, kind: str, note: str = "") -> str:
-    """A dot; `note` is told on hover."""
-    dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{kind}"'
-    return f"{dot}><title>{escape(note)}</title></circle>" if note else f"{dot}/>"
+def circle(x: float, y: float, r: float, kind: str, told: str = "", **more: Any) -> Node:
+    return node("circle", told_by(told), cx=x, cy=y, r=r, class_=kind, **more)
 
 
-def squares(corners: Sequence[tuple[float, float]], size: float, kind: str, strength: float) -> str:
-    """Many squares of one colour as one path, which keeps a matrix of thousands of cells small."""
-    path = "".join(f"M{x:g} {y:g}h{size:g}v{size:g}h-{size:g}z" for x, y in corners)
-    return f'<path d="{path}" class="{kind}" fill-opacity="{strength:.2f}"/>'
+def polyline(points: Iterable[tuple[float, float]], kind: str, dash: str = "", **more: Any) -> Node:
+    """A line through points; `dash` as in SVG, such as "6 3"."""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return node("polyline", points=path, class_=kind, stroke_dasharray=dash or None, **more)
 
 
-def polyline(points: Sequence[tuple[float, float]], kind: str, dash: str = "") -> str:
-    """A line through points (x, y)."""
-    dashed = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'<polyline points="{_path(points)}" class="{kind}"{dashed}/>'
+def polygon(points: Iterable[tuple[float, float]], kind: str, **more: Any) -> Node:
+    """An area, such as a band around a line."""
+    return node("polygon", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=kind, **more)
 
 
-def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], kind: str) -> str:
+def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], kind: str) -> Node:
     """The area between two lines over the same x."""
     there, back = list(zip(x, low, strict=True)), list(zip(x, high, strict=True))[::-1]
-    return f'<polygon points="{_path([*there, *back])}" class="{kind}"/>'
+    return polygon([*there, *back], kind)
 
 
-def mark(x: float, y: float, sign: float) -> str:
+def mark(x: float, y: float, sign: float) -> Node:
     """A sign as a shape: a triangle up for plus, a triangle down for minus, an open circle for 0."""
     if sign == 0:
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" class="mark none"/>'
+        return circle(x, y, 2.5, "mark none")
     tip = -5 if sign > 0 else 5
     corners = [(x - 4.5, y - 0.7 * tip), (x + 4.5, y - 0.7 * tip), (x, y + tip)]
-    return f'<polygon points="{_path(corners)}" class="mark {"pos" if sign > 0 else "neg"}"/>'
+    return polygon(corners, f"mark {'pos' if sign > 0 else 'neg'}")
 
 
-def _path(points: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+def squares(corners: Sequence[tuple[float, float]], size: float, kind: str, strength: float) -> Node:
+    """Many squares of one colour as one path, which keeps a matrix of thousands of cells small."""
+    path = "".join(f"M{x:g} {y:g}h{size:g}v{size:g}h-{size:g}z" for x, y in corners)
+    return node("path", d=path, class_=kind, fill_opacity=f"{strength:.2f}")
 
 
 def round_steps(low: float, high: float, about: int = 4) -> list[float]:
@@ -92,6 +93,11 @@ def round_steps(low: float, high: float, about: int = 4) -> list[float]:
     step = size * next(m for m in (1, 2, 5, 10) if m * size >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [k * step + 0.0 for k in range(first, last + 1)]
+
+
+def told_by(words: str) -> Node | None:
+    """What an element of a picture says when pointed at."""
+    return node("title", words) if words else None
 
 
 def shade_of(probability: float) -> str:
@@ -112,7 +118,7 @@ def spoken_line(name: str, line: Sequence[float], ticks: Sequence[str], as_perce
     return f"{name}: " + ", ".join(f"{tick} {form(v)}" for tick, v in zip(ticks, line, strict=True)) + "."
 
 
-def standalone(picture: Markup) -> str:
+def standalone(picture: Node) -> str:
     """A picture with its own style sheet, to be saved as a file."""
     css = STYLE.read_text(encoding="utf-8")
     head, _, rest = str(picture).partition(">")

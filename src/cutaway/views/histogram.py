@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ..wording import number, percent
 from .frame import WIDTH, drawing, line, polyline, text
+from .nodes import Node
 from .scale import Scale, tick_text
 
 Array = NDArray[np.float64]
@@ -24,7 +24,7 @@ def histogram(
     named: str = "",
     bins: int = 48,
     limits: tuple[float, float] | None = None,
-) -> Markup:
+) -> Node:
     """Outlines of up to four series on common bins, each as a share of its own values.
 
     Args:

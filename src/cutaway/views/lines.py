@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from markupsafe import Markup
-
 from .bands import Curve, bands
+from .nodes import Node
 
 
 def lines(
@@ -15,6 +14,6 @@ def lines(
     title: str,
     unit: str,
     limits: tuple[float, float] | None = None,
-) -> Markup:
+) -> Node:
     """One line a series over labelled points; series differ in dash as well as in colour."""
     return bands([Curve(name, heights) for name, heights in series.items()], ticks, title, unit, limits=limits)

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ..wording import label, number
 from .frame import drawing, line, rect, squares, text
+from .nodes import Node
 
 Array = NDArray[np.float64]
 LEVELS = 20
@@ -23,7 +23,7 @@ def matrices(
     unit: str,
     limits: tuple[float, float] | None = None,
     width: float = 300,
-) -> Markup:
+) -> Node:
     """Panels [row, column] on a shared scale, blue plus and red minus; the strongest colour is the end of the scale.
 
     Args:
@@ -40,7 +40,7 @@ def matrices(
     names = labels is not None and cell >= 9
     left = 100.0 if names else 8.0
     top = 24.0
-    body: list[str] = []
+    body: list[Node] = []
     for k, (name, panel) in enumerate(found.items()):
         x0 = left + k * (rows * cell + 28)
         body.append(text(x0, 14, name, "small"))
@@ -56,7 +56,7 @@ def matrices(
     return drawing(max(left + len(found) * (rows * cell + 28), 440), foot + 46, title, body)
 
 
-def _cells(panel: Array, x0: float, y0: float, cell: float) -> list[str]:
+def _cells(panel: Array, x0: float, y0: float, cell: float) -> list[Node]:
     """All cells of one shade together. Shades differ by a twentieth of the scale."""
     groups: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
     for (i, j), value in np.ndenumerate(panel):
@@ -68,7 +68,7 @@ def _cells(panel: Array, x0: float, y0: float, cell: float) -> list[str]:
     return [squares(at, round(cell, 1), kind, level / LEVELS) for (kind, level), at in sorted(groups.items())]
 
 
-def _legend(left: float, y: float, most: float, unit: str, clipped: bool) -> list[str]:
+def _legend(left: float, y: float, most: float, unit: str, clipped: bool) -> list[Node]:
     step = 12.0
     body = []
     for i, value in enumerate(np.linspace(-1, 1, 11)):

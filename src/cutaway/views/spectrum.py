@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from markupsafe import Markup
 
 from .frame import WIDTH, circle, drawing, line, polyline, text
 from .histogram import DASHES
+from .nodes import Node
 from .scale import Scale
 
 
 def spectrum(
     shares: Mapping[str, Sequence[float]], title: str, top: int = 24, band: tuple[Sequence[float], str] | None = None
-) -> Markup:
+) -> Node:
     """Scree: the share of the first `top` components as dots, the cumulative share as a thin line, in percent.
 
     Args:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ..wording import label, number, signed
 from .frame import WIDTH, circle, drawing, line, text
+from .nodes import Node
 from .scale import around, tick_text
 
 Array = NDArray[np.float64]
@@ -22,7 +22,7 @@ def stems(
     unit: str,
     low: Sequence[float] | None = None,
     high: Sequence[float] | None = None,
-) -> Markup:
+) -> Node:
     """A stem a label: up and blue is positive, down and red negative; where a value is missing there is none.
 
     `low`, `high`: ends of intervals, drawn as whiskers.
