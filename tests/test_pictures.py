@@ -69,7 +69,7 @@ def test_spectrum_draws_shares_and_their_sum():
     height = (210 - 12) / 100
     np.testing.assert_allclose((210 - dots[:, 1]) / height, [50, 30, 20], atol=0.1)
     np.testing.assert_allclose((210 - total[:, 1]) / height, [50, 80, 100], atol=0.1)
-    assert "half lies in 1" in views.spoken_spectrum({"all": [0.5, 0.3, 0.2]})
+    assert "half in the first 1" in views.spoken_spectrum({"all": [0.5, 0.3, 0.2]})
 
 
 def test_matrices_share_one_scale_and_say_what_is_clipped():

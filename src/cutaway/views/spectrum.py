@@ -52,9 +52,10 @@ def spoken_spectrum(shares: Mapping[str, Sequence[float]]) -> str:
     parts = []
     for name, given in shares.items():
         total = np.cumsum(np.asarray(given, dtype=np.float64))
-        half, most = (int(np.searchsorted(total, level)) + 1 for level in (0.5, 0.9))
-        parts.append(
-            f"{name}: the first component holds {100 * float(given[0]):.3g} %, half lies in {half}, 90 % in {most} of "
-            f"{len(total)}"
-        )
+        reached = [
+            f"{level} in the first {int(np.searchsorted(total, least - 1e-12)) + 1}"
+            for level, least in (("half", 0.5), ("90 %", 0.9))
+            if total[-1] >= least - 1e-12
+        ]
+        parts.append(f"{name}: the first component holds {100 * float(given[0]):.3g} %, {', '.join(reached)}")
     return "; ".join(parts) + "."

@@ -18,8 +18,10 @@ from ...trace import Trace
 from .arms import Arms, after
 
 Array = NDArray[np.float64]
-SAMPLE = 4000
+SAMPLE = 2000
 """Numbers kept of a distribution, evenly spread over all of them."""
+KEPT = 64
+"""Components of a spectrum that are kept, from the first."""
 FEATURES = 40
 """Features whose covariances are drawn: those with the largest variance."""
 LOOKED = 24
@@ -32,7 +34,8 @@ def held_out(model: Model, test: Prompts, made: Arms) -> xr.Dataset:
     Returns:
         Dataset over layer: `share_removed`; over layer and component: `share_fitted`, the fitted tokens' spectrum,
         `share_along`, the tested tokens' variance along the same components, `share_tested` and `share_after`, the
-        spectrum of the tested tokens and what is left of it (relative to the same total) after the removal.
+        spectrum of the tested tokens and what is left of it (relative to the same total) after the removal; of the
+        first `KEPT` components each.
     """
     layers = sorted(made.spectra)
     site = made.removed[layers[0]].site
@@ -50,10 +53,10 @@ def held_out(model: Model, test: Prompts, made: Arms) -> xr.Dataset:
             "share_removed": (space.basis @ covariance * space.basis).sum() / total,
         }
         for name, value in one.items():
-            rows.setdefault(name, []).append(value.numpy())
+            rows.setdefault(name, []).append(value[:KEPT].numpy() if value.dim() else value.numpy())
     dims = {"share_removed": ("layer",)}
     data = {name: (dims.get(name, ("layer", "component")), np.stack(value)) for name, value in rows.items()}
-    coords = {"layer": layers, "component": np.arange(1, made.spectra[layers[0]].width + 1)}
+    coords = {"layer": layers, "component": np.arange(1, rows["share_along"][0].size + 1)}
     return xr.Dataset(data, coords, {"tokens": found[site, layers[0]].n})
 
 
