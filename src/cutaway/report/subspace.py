@@ -213,8 +213,7 @@ def _activations(arrays: dict[str, Any], look: int, study: Study) -> Section:
             views.spoken_histogram(both),
         ),
         Picture(
-            views.points(x, y, [""] * len(x), [], "Original and reconstructed values",
-                         ("before", "after"), zero=True, note="on the diagonal nothing has changed"),
+            views.scatter(x, y, [""] * len(x), [], "Original and reconstructed values", ("before", "after")),
             f"{len(x)} of these values, before against after: what leaves the diagonal is what was removed.",
             f"They correlate at r = {number(np.corrcoef(x, y)[0, 1], 4)}.",
         ),
@@ -241,7 +240,8 @@ def _activations(arrays: dict[str, Any], look: int, study: Study) -> Section:
 def _stream(arrays: dict[str, Any], look: int) -> Section:
     data, cosines = arrays["depth"], arrays["similarities"]
     ticks = _ticks(data)
-    one = data.sel(edited=look)
+    drawn = look if look != int(data["layer"].values[-1]) else int(data["edited"].values[data.sizes["edited"] // 2])
+    one = data.sel(edited=drawn)
     kinds = [str(k) for k in data["kind"].values]
     curves = [
         views.Curve(CALLED[k], *(one[x].sel(kind=k).values.tolist() for x in ("change", "low", "high"))) for k in kinds
@@ -253,7 +253,7 @@ def _stream(arrays: dict[str, Any], look: int) -> Section:
     edited = _ticks(data, "edited")
     parts: Parts = [
         Picture(
-            views.bands(curves, ticks, f"Change of the stream, L{look} edited", "|dx| / |x|", axis="after layer"),
+            views.bands(curves, ticks, f"Change of the stream, L{drawn} edited", "|dx| / |x|", axis="after layer"),
             f"Token by token, over positions from 1 of {data.attrs['texts']} texts; the last is before the final norm.",
             " ".join(views.spoken_line(c.name, c.middle, ticks, False) for c in curves),
         ),
@@ -282,7 +282,7 @@ def _stream(arrays: dict[str, Any], look: int) -> Section:
 
 def _tokens(arrays: dict[str, Any], look: int) -> Section:
     data = arrays["tokens"].sel(layer=look)
-    unit = "change of the log-probability, nats"
+    unit, same = "change of the log-probability, nats", "The numbers are those of the stems."
     parts: Parts = []
     values = data["effect"].values
     finite = np.abs(values[np.isfinite(values)])
@@ -293,7 +293,7 @@ def _tokens(arrays: dict[str, Any], look: int) -> Section:
         words = views.spoken_stems(effect.tolist(), tokens, "nats")
         title = f"Text {int(data['prompt_of'].values[k])}, token by token, L{look} edited"
         parts.append(Picture(views.stems(effect.tolist(), tokens, title, unit), "Each token's change.", words))
-        parts.append(Picture(views.colored_text(tokens, effect.tolist(), unit, most), "The same in the text.", words))
+        parts.append(Picture(views.colored_text(tokens, effect.tolist(), unit, most), "The same in the text.", same))
     note = (
         "The first text is the one whose mean effect is the median of all; the others are the first ones. Tokens 0 "
         "and 1 carry no number: position 0 is not edited, so nothing can change before token 2."

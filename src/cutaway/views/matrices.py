@@ -52,7 +52,7 @@ def matrices(
     if names and labels is not None:
         body += [text(left - 6, top + (i + 0.75) * cell, label(t, 12), "small", "end") for i, t in enumerate(labels)]
     foot = top + rows * cell + 12
-    body += _legend(left, foot, most, unit, bool(limits) and bool((np.abs(every) > most).any()))
+    body += _legend(left, foot, most, unit, bool(limits) and bool((np.abs(every) > most * (1 + 1e-9)).any()))
     return drawing(max(left + len(found) * (rows * cell + 28), 440), foot + 46, title, body)
 
 
