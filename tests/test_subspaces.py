@@ -7,8 +7,8 @@ eigensolver for matrices that are not symmetric.
 
 from __future__ import annotations
 
-import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -145,27 +145,40 @@ def test_a_site_that_does_not_exist_is_refused(model_of):
 
 
 def test_what_a_fit_holds_does_not_grow_with_the_corpus(model_of, monkeypatch):
-    """Count the numbers in all tensors alive at every batch; texts come from a generator and are not kept."""
+    """Count the recorded numbers and texts that are alive at every batch, and what is kept at the end."""
     from cutaway.geometry import moments as room
 
-    def held(count: int) -> int:
-        seen = []
-        plain = room.record
+    plain, model = room.record, model_of("gpt2")
 
-        def watching(*args):
-            gc.collect()
-            seen.append(sum(t.numel() for t in gc.get_objects() if type(t) is torch.Tensor))
-            return plain(*args)
+    def held(count: int) -> tuple[int, int, int]:
+        refs, alive, texts = [], [], []
+
+        def watching(model, prompts, *more):
+            alive.append(sum(r().numel() for r in refs if r() is not None))
+            texts.append(sum(r() is not None for r in corpus))
+            runs = plain(model, prompts, *more)
+            refs.extend(weakref.ref(t) for t in [*runs[0].stream, *runs[0].sites.values()])
+            return runs
+
+        corpus: list = []
+
+        def made():
+            for seed in range(count):
+                one = cutaway.Prompts(ids=token_ids(4, 12, seed))
+                corpus.append(weakref.ref(one))
+                yield one
 
         monkeypatch.setattr(room, "record", watching)
-        corpus = (cutaway.Prompts(ids=token_ids(4, 12, seed)) for seed in range(count))
-        cutaway.fit_subspaces(model_of("gpt2"), corpus, "mlp_act", batch=48)
+        fitted = cutaway.fit_subspaces(model, made(), "mlp_act", batch=48)
         monkeypatch.setattr(room, "record", plain)
-        assert len(seen) == count
-        return max(seen) - seen[0]
+        assert len(alive) == count and fitted[0].n_tokens == count * 44
+        kept = sum(t.numel() for s in fitted.values() for t in (s.mean, s.eigenvalues, s.components))
+        return max(alive), max(texts), kept
 
     few, many = held(4), held(32)
-    assert many == few < 32 * 48 * 3 * 48 / 2  # less than half of what was seen
+    assert many == few
+    assert few[0] <= 48 * (4 * 32 + 3 * 48)  # one batch: the stream, and the site in three layers
+    assert few[1] <= 2 and few[2] == 3 * (48 * 48 + 2 * 48)
 
 
 def test_energy_by_token_against_numpy(model_of):

@@ -69,7 +69,7 @@ def change_over_depth(model: Model, test: Prompts, made: Arms, level: float) -> 
         Dataset over edited, layer (after which it is read) and kind (removal, and a random direction of equal norm):
         `change` with `low`, `high` over families; 0 exactly below the edited layer.
     """
-    some = test[list(range(min(LOOKED, len(test))))]
+    some = _some(test)
     keep = some.mask.clone()
     keep[:, 0] = False
     clean = _stream(model.trace(some))
@@ -104,7 +104,7 @@ def looks(model: Model, test: Prompts, made: Arms, layer: int, text: int) -> dic
     """
     space = made.removed[layer]
     key = (space.site, layer)
-    old = torch.cat([found.rows[key] for found in recorded_rows(model, _first(test), [key])]).double()
+    old = torch.cat([found.rows[key] for found in recorded_rows(model, _some(test), [key])]).double()
     new = after(space, old)
     stride = max(1, old.numel() // SAMPLE)
     values = xr.Dataset(
@@ -117,8 +117,9 @@ def looks(model: Model, test: Prompts, made: Arms, layer: int, text: int) -> dic
     }
 
 
-def _first(test: Prompts) -> Prompts:
-    return test[list(range(min(LOOKED, len(test))))]
+def _some(test: Prompts) -> Prompts:
+    """Up to `LOOKED` texts, evenly spread, so that families that stand together do not crowd out the others."""
+    return test[np.unique(np.linspace(0, len(test) - 1, min(LOOKED, len(test))).astype(int)).tolist()]
 
 
 def _covariances(old: Tensor, new: Tensor) -> xr.Dataset:
@@ -139,7 +140,7 @@ def _covariances(old: Tensor, new: Tensor) -> xr.Dataset:
 
 
 def _similarities(model: Model, test: Prompts, made: Arms, layer: int, text: int) -> xr.Dataset:
-    some = _first(test)
+    some = _some(test)
     runs = {"before": model.trace(some), "after": model.trace(some, edits=made.of("removed")[0].at(layer))}
     drawn, data = test[[text]], {}
     n = int(drawn.lengths[0])
