@@ -15,6 +15,7 @@ from .anatomy import Block, Linear, Write, probe_ids, steady
 from .calls import BlockRules, measure_calls
 from .edits import Edits, ablate, patch
 from .errors import Refused
+from .memory import Sizes
 from .plan import Layer, Shape, make_plan
 from .prompts import Prompts
 from .recording import recorded
@@ -77,6 +78,23 @@ def _shape(model: Model, halfway: bool) -> Shape:
         layers=layers,
         last_keys_flops=2 * sum(linear.values()) if len(maps) == 2 else layers[-1].flops,
         vocab_flops=2 * model.d_model * model.vocab_size,
+        sizes=_sizes(model),
+    )
+
+
+def _sizes(model: Model) -> Sizes:
+    blocks = model.anatomy.blocks
+    attention = [b.attention for b in blocks if b.attention is not None]
+    matrices = [p.shape for b in blocks for p in b.module.parameters() if p.dim() > 1]
+    return Sizes(
+        d_model=model.d_model,
+        widest=max(max(shape[-2:]) for shape in matrices),
+        keys_values=max([2 * a.n_kv_heads * a.d_head for a in attention], default=2 * model.d_model),
+        heads=max([a.n_heads for a in attention], default=1),
+        d_head=max([a.d_head for a in attention], default=model.d_model),
+        neurons=max([b.mlp.down.weight.shape[0] for b in blocks if b.mlp is not None], default=model.d_model),
+        vocab=model.vocab_size,
+        number=model.dtype.itemsize,
     )
 
 
@@ -142,7 +160,8 @@ def _fails(model: Model, rules: Any, shape: Shape, kinds: Callable[[Model, Promp
     ids = probe_ids(model.config, model.hf.get_input_embeddings().num_embeddings, 3)  # type: ignore[operator,union-attr]
     length = ids.shape[1]
     base = Prompts(ids=[ids[0].tolist(), ids[1, : length - 2].tolist()])
-    source = Prompts(ids=[[*ids[0, :2].tolist(), *ids[2, 2:].tolist()], ids[2, : length - 2].tolist()])
+    ends = ids[2, 2:].tolist()  # the source parts from the base after two tokens
+    source = Prompts(ids=[[*ids[0, :2].tolist(), *ends], [*ids[1, :2].tolist(), *ends[:-2]]])
     worst = 0.0
     for one in kinds(model, source):
         try:
@@ -166,9 +185,10 @@ def _disagreement(model: Model, base: Prompts, edits: Edits, rules: Any, shape: 
     with steady(model.hf):
         changes = [c for v in plan.variants for c in v.all_changes]
         wave = Wave(model, recorded(model, base, which, changes, rules, plan.answers), base, reads, plan.end)
+        plain = Wave(model, recorded(model, base, which, changes, None), base, reads, plan.end)
         for chunk in plan.chunks:
             variants = [plan.variants[i] for i in chunk]
-            a, b = wave.climb(variants).double().cpu(), wave.forward(variants).double().cpu()
+            a, b = wave.climb(variants).double().cpu(), plain.forward(variants).double().cpu()
             used = torch.from_numpy(reads)[:, None] >= torch.tensor([v.first for v in variants])[None, :, None]
             a, b = a[used], b[used]
             worst = max(worst, float((a - b).norm(dim=-1).max() / b.norm(dim=-1).max()))

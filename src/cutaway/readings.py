@@ -41,6 +41,12 @@ class Readings:
         if any(not m.everywhere for m in metrics):
             self.at = torch.cat([self.at, self.chosen], dim=1)
 
+    @property
+    def whole_rows(self) -> int:
+        """Rows of logits over the whole vocabulary that are held at once; none where a metric reads a few columns."""
+        whole = [m for m in self.metrics if not (m.columns and m.tokens is not None)]
+        return max(1, CHUNK // self.model.vocab_size) if whole else 0
+
     def columns_of(self, metric: Metric) -> slice:
         """Which of the positions in `at` a metric reads."""
         n = self.at.shape[1]
