@@ -49,6 +49,7 @@ _HOME = {
     "bos_sensitivity": "readout.bos",
     "head_scores": "readout.head_scores",
     "role_attention": "readout.head_scores",
+    "rotations": "geometry.rotations",
     "fit_subspaces": "geometry.subspaces",
     "Spectrum": "geometry.subspaces",
     "Subspace": "geometry.subspaces",

@@ -80,6 +80,7 @@ def sweep(
         BadInput: edits, prompts or metrics that do not fit.
         Refused: an edited site is not certified for this model.
     """
+    _check(base, reference, budget)
     edits = as_edits(edits)
     metrics = _metrics(metric)
     grid = edits.compile(model, base)
@@ -165,6 +166,17 @@ def _metrics(given: Any) -> list[Metric]:
     return metrics
 
 
+def _check(base: Prompts, reference: Prompts | None, budget: int) -> None:
+    for what, given in (("sweep(base=...)", base), ("reference=...", reference)):
+        if not isinstance(given, Prompts | None) or (given is None and what.startswith("sweep")):
+            kind = type(given).__name__
+            raise BadInput(f"{what} takes prompts (cutaway.Prompts or model.prompts(...)), not {kind}.")
+    if reference is not None and len(reference) != len(base):
+        raise BadInput(f"There are {len(base)} base prompts but {len(reference)} reference prompts. Give one for each.")
+    if budget < 1:
+        raise BadInput(f"budget is {budget}: at least one token must travel at a time.")
+
+
 # -- running --------------------------------------------------------------------------------------------------------
 
 
@@ -181,7 +193,8 @@ def _run(
     own = [np.full((plan.n_prompts, n), np.nan) for n in n_reads]
     changes = [c for v in plan.variants for c in v.all_changes]
     tables = mean_tables(model, changes)
-    count, total = 0, max(1, len(plan.variants) * len(plan.groups))
+    count = 0
+    mixed = readings.several and any(m.whole is not None for m in readings.metrics)
     for which in plan.groups:
         with steady(model.hf):
             runs = recorded(model, base, which, changes, rules, plan.answers, tables)
@@ -199,27 +212,37 @@ def _run(
             for chunk in plan.chunks:
                 variants = [v for v in (plan.variants[i] for i in chunk) if v.first < end and v.touched[which].any()]
                 count += len(chunk)
-                if not variants:
-                    continue
-                left = wave.climb(variants) if rules else _forwards(wave, variants, plan.budget)
-                left = _final_norm(model, wave, variants, left)
-                for m, found in enumerate(readings(left, which, before)):
-                    _keep(values[m], found, variants, which, at[:, readings.columns_of(readings.metrics[m])])
+                if variants:
+                    left = wave.climb(variants) if rules else _forwards(wave, variants, plan.budget)
+                    left = _final_norm(model, wave, variants, left)
+                    left = _unreached(left, before, variants, at) if mixed else left
+                    measured = readings(left, which, before)
+                    for m, metric in enumerate(readings.metrics):
+                        columns = at[:, readings.columns_of(metric)]
+                        _keep(values[m], measured[m], variants, which, columns, metric.whole is not None)
                 if done:
-                    done(count, total)
+                    done(count // len(plan.groups), len(plan.variants))
     return values, own, path
 
 
 def _keep(
-    values: np.ndarray, found: np.ndarray, variants: Sequence[Variant], which: np.ndarray, at: np.ndarray
+    values: np.ndarray, found: np.ndarray, variants: Sequence[Variant], which: np.ndarray, at: np.ndarray, whole: bool
 ) -> None:
-    """Put the metric of a chunk in its place, where the edit can reach what is read."""
+    """Put the metric of a chunk in its place, where the edit can reach what is read (`whole`: all reads as one)."""
     for i, variant in enumerate(variants):
         reached = (at >= variant.first) & variant.touched[which][:, None]
-        if reached.shape[1] != found.shape[2]:
+        if whole:
             reached = reached.any(1, keepdims=True)
         here = values[variant.cell, which]
         values[variant.cell, which] = np.where(reached, found[:, i], here)
+
+
+def _unreached(
+    left: torch.Tensor, before: torch.Tensor, variants: Sequence[Variant], at: np.ndarray
+) -> torch.Tensor:  # [prompt, variant, read, d_model]
+    """With the base's values at read positions before a variant's first: a function of several may look at them."""
+    reached = torch.from_numpy(at)[:, None] >= torch.tensor([v.first for v in variants])[None, :, None]
+    return torch.where(reached[..., None].to(left.device), left, before.to(left))
 
 
 def _forwards(wave: Wave, variants: Sequence[Variant], budget: int) -> torch.Tensor:
@@ -246,8 +269,8 @@ class _Aim:
         run = runs.sources.get(id(self.reference))
         if run is None:
             (run,) = record(self.model, [self.reference[which.tolist()]], [])
-        at = self.readings.at[torch.from_numpy(which)].to(run.stream[-1].device)
-        left = run.stream[-1][torch.arange(len(which), device=at.device)[:, None], at][:, None]
+        at = self.readings.at[torch.from_numpy(which)].to(run.left.device)
+        left = run.left[torch.arange(len(which), device=at.device)[:, None], at][:, None]
         for kept, values in zip(self.values, self.readings(left, which), strict=True):
             kept.append(values[:, 0])
 

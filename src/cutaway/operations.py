@@ -45,6 +45,13 @@ class Operation:
         """Prompts whose activations are needed at the edited site, one for each prompt of the base."""
         return ()
 
+    def check(self, site: str, layer: int, width: int | None) -> None:
+        """Pass if it fits a site of this width (None: it has no fixed one).
+
+        Raises:
+            BadInput: it does not.
+        """
+
     def changed(
         self, where: np.ndarray, change_at: str, layer: int, base: Prompts, origin: np.ndarray | None
     ) -> np.ndarray:
@@ -119,7 +126,7 @@ class Reference:
 
     def keys(self, prompts: Prompts) -> list[list[tuple]]:
         """The key of each real token, prompt by prompt."""
-        templates = getattr(prompts, "templates", None) or prompts.families
+        templates = prompts.templates or prompts.families
         shared = [r for r in self.prompts.roles if r in prompts.roles]
         found = []
         for i, length in enumerate(prompts.lengths.tolist()):
@@ -189,6 +196,13 @@ class Add(Operation):
     vector: Tensor | Mapping[int, Tensor]
     scale: float | Mapping[int, float] = 1.0
 
+    def check(self, site: str, layer: int, width: int | None) -> None:
+        for what, given in (("vectors", self.vector), ("scales", self.scale)):
+            if isinstance(given, Mapping) and layer not in given:
+                known = ", ".join(map(str, given))
+                raise BadInput(f"The {what} differ by layer and there is none for layer {layer} (given: {known}).")
+        fits(site, layer, width, self.at(layer)[0], "A vector added to")
+
     def at(self, layer: int) -> tuple[Tensor, float]:
         vector = self.vector[layer] if isinstance(self.vector, Mapping) else self.vector
         return vector, float(self.scale[layer] if isinstance(self.scale, Mapping) else self.scale)
@@ -223,6 +237,16 @@ class Function(Operation):
         return getattr(self.function, "__name__", "function")
 
 
+def fits(site: str, layer: int, width: int | None, vector: Tensor, what: str) -> None:
+    """Pass if a vector, or rows of vectors, are as wide as a site (None: not known).
+
+    Raises:
+        BadInput: they are not.
+    """
+    if width is not None and (vector.dim() == 0 or vector.shape[-1] != width):
+        raise BadInput(f"{what} {site} of layer {layer} has {width} numbers; this one has shape {tuple(vector.shape)}.")
+
+
 def resampled(reference: Prompts, base: Prompts, seed: int, same: bool) -> Prompts:
     """A random prompt of `reference` for each of `base`, of the same length, never itself.
 
@@ -246,5 +270,5 @@ def unique(items: Iterable[Any]) -> list[Any]:
 
 __all__ = [
     "Add", "Function", "Mean", "Operation", "Reference", "Runs", "TakeFrom", "Zero",
-    "resampled", "unique",
+    "fits", "resampled", "unique",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -50,6 +51,9 @@ def engine(model: Model) -> Ways:
 
 def _probed(model: Model) -> Ways:
     plain = _shape(model, halfway=False)
+    if not model.reads_stream:
+        why = "logits cannot be read from what the last block puts out"
+        return Ways(None, f"full forwards ({why})", replace(plain, full=True))
     try:
         rules = measure_calls(model)
     except Exception as error:  # noqa: BLE001 - whatever goes wrong, the plain way is there
@@ -73,7 +77,7 @@ def _shape(model: Model, halfway: bool) -> Shape:
     layers = tuple(_layer(block, halfway) for block in blocks)
     attention = blocks[-1].attention
     maps = [] if attention is None else [m for m in (attention.k, attention.v) if m is not None]
-    linear = {id(m.linear.module): m.linear.weight.numel() for m in maps}
+    linear = {id(m.linear.module): math.prod(m.linear.shape) for m in maps}
     return Shape(
         layers=layers,
         last_keys_flops=2 * sum(linear.values()) if len(maps) == 2 else layers[-1].flops,

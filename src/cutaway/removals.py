@@ -21,7 +21,7 @@ from torch import Tensor
 from .choices import Choice
 from .edits import Edit
 from .errors import BadInput
-from .operations import Operation, Runs
+from .operations import Operation, Runs, fits
 
 if TYPE_CHECKING:
     from .edits import Change
@@ -34,15 +34,8 @@ class Flat:
     basis: Tensor
     mean: Tensor | None = None
 
-    def part(self, old: Tensor, site: str) -> Tensor:
-        """What a removal would take from values [n, ..., width], in float32 or better.
-
-        Raises:
-            BadInput: they have another width.
-        """
-        width = self.basis.shape[1]
-        if old.shape[-1] != width:
-            raise BadInput(f"The subspace has width {width}, and {site} has width {old.shape[-1]}: give one that fits.")
+    def part(self, old: Tensor) -> Tensor:
+        """What a removal would take from values [n, ..., width], in float32 or better."""
         basis = self.basis.to(old.device, torch.promote_types(old.dtype, torch.float32))
         x = old.to(basis.dtype)
         centred = x if self.mean is None else x - self.mean.to(basis)
@@ -77,14 +70,14 @@ class ProjectOut(Operation):
     space: Space
 
     def new(self, old: Tensor, change: Change, prompt: Tensor, position: Tensor, runs: Runs) -> Tensor:
-        part = self.space.at(change.layer).part(old, change.site)
+        part = self.space.at(change.layer).part(old)
         return (old.to(part.dtype) - part).to(old.dtype)
 
-    def changed(
-        self, where: np.ndarray, change_at: str, layer: int, base: Any, origin: np.ndarray | None
-    ) -> np.ndarray:
-        self.space.at(layer)  # a layer without a subspace is said before anything runs
-        return where
+    def check(self, site: str, layer: int, width: int | None) -> None:
+        flat = self.space.at(layer)  # a layer without a subspace is said before anything runs
+        fits(site, layer, width, flat.basis, "A subspace of")
+        if flat.mean is not None:
+            fits(site, layer, width, flat.mean, "The mean of")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +91,7 @@ class Perturb(ProjectOut):
     seed: int = 0
 
     def new(self, old: Tensor, change: Change, prompt: Tensor, position: Tensor, runs: Runs) -> Tensor:
-        part = self.space.at(change.layer).part(old, change.site)
+        part = self.space.at(change.layer).part(old)
         chosen = runs.chosen[prompt.cpu()].numpy()
         noise = directions(self.seed, change.layer, chosen, position.cpu().numpy(), old[0].numel() if len(old) else 0)
         unit = torch.from_numpy(noise).to(part).reshape(part.shape)
@@ -130,11 +123,14 @@ class ToMean(ProjectOut):
     """The mean around which the subspace lies, in the place of every value."""
 
     def new(self, old: Tensor, change: Change, prompt: Tensor, position: Tensor, runs: Runs) -> Tensor:
-        flat = self.space.at(change.layer)
-        flat.part(old[:1], change.site)  # widths fit
-        if flat.mean is None:
+        mean = self.space.at(change.layer).mean
+        assert mean is not None
+        return mean.to(old).expand_as(old)
+
+    def check(self, site: str, layer: int, width: int | None) -> None:
+        super().check(site, layer, width)
+        if self.space.at(layer).mean is None:
             raise BadInput("This subspace has no mean to put there. Fit one, or give mean=.")
-        return flat.mean.to(old).expand_as(old)
 
 
 # -- making them --------------------------------------------------------------------------------------------------
@@ -269,23 +265,23 @@ def _flat(site: str, given: Any, mean: Any, layer: int | None) -> Flat:
     at = getattr(given, "site", None)
     if at is None:
         basis = orthonormal(given)
-        return Flat(basis, None if mean is None else _point(mean, basis.shape[1]))
+        return Flat(basis, None if mean is None else _point(mean))
     if at != site or given.layer != layer:  # a geometry.subspaces.Subspace, which this room does not know
         raise BadInput(
             f"This subspace was fitted at {_place(at, given.layer)}, not at {_place(site, layer)}. Fit one there, "
             "or give its basis to use it there all the same."
         )
-    return Flat(given.basis, given.mean if mean is None else _point(mean, given.basis.shape[1]))
+    return Flat(given.basis, given.mean if mean is None else _point(mean))
 
 
 def _place(site: str, layer: int | None) -> str:
     return site if layer is None else f"L{layer}.{site}"
 
 
-def _point(mean: Any, width: int) -> Tensor:
+def _point(mean: Any) -> Tensor:
     point = torch.as_tensor(mean).detach().to("cpu", torch.float64)
-    if point.shape != (width,) or not bool(torch.isfinite(point).all()):
-        raise BadInput(f"A mean is finite, of the subspace's width [{width}]; this one has shape {tuple(point.shape)}.")
+    if point.dim() != 1 or not bool(torch.isfinite(point).all()):
+        raise BadInput(f"A mean is one finite vector [width]; this one has shape {tuple(point.shape)}.")
     return point
 
 
