@@ -26,14 +26,12 @@ from ...model import Model
 from ...results import run_card
 from ..study import Study, only
 from ..threads import threads_for
-from .arms import Arms, arms
+from .arms import arms
 from .checks import checks
 from .findings import findings, headline
 from .insides import change_over_depth, held_out, looks
 from .material import Material, material
 from .measure import against_controls, by_layer, components, measure, relation
-
-SITES = ("mlp_pre", "mlp_act", "mlp_out", "resid_pre", "resid_mid", "resid_post")
 
 
 @dataclass(frozen=True)
@@ -88,6 +86,11 @@ CAVEATS = [
     "A sign-flip test assumes that the effects of texts are symmetric around 0 where there is none.",
     "Position 0 is neither fitted, edited nor scored: its activations are of another size in many models.",
 ]
+
+CHOSEN = (
+    "The layer that is named first and drawn is the one with the largest effect on these very texts. Its p-value is "
+    "corrected for the choice among layers; its interval is not, and its effect is therefore likely too large."
+)
 
 
 def run(model: Model, settings: Settings) -> Study:
@@ -146,7 +149,7 @@ def _run(model: Model, settings: Settings) -> tuple[Study, dict[str, Subspace]]:
         arrays=arrays,
         checks=checked,
         findings=findings(arrays, checked, facts),
-        caveats=[*CAVEATS, *texts.notes],
+        caveats=[*CAVEATS, *([CHOSEN] if settings.look is None else []), *texts.notes],
         texts={"a fitted text": texts.fit.texts[0], "a tested text": texts.test.texts[0]},
     )  # fmt: skip
     return study, {f"L{layer}": space for layer, space in made.removed.items()}
@@ -188,4 +191,4 @@ def tokens(texts: Material, measured: xr.Dataset, which: list[int]) -> xr.Datase
     )
 
 
-__all__ = ["SITES", "Arms", "Settings", "demo", "run", "study_of"]
+__all__ = ["Settings", "demo", "run", "study_of"]
