@@ -182,7 +182,7 @@ def make_plan(
     if shape.full:
         flops += len(variants) * run
     else:
-        flops += sum(_cost(v, shape, end, n_prompts, reads.shape[1]) for v in variants)
+        flops += sum(cost(v, shape, end, n_prompts, reads.shape[1]) for v in variants)
     longest = max((sum(end - variants[i].first for i in chunk) for chunk in chunks), default=0)
     changes = [c for v in variants for c in v.all_changes]
     plan = Plan(
@@ -214,7 +214,7 @@ def make_plan(
     return replace(plan, memory=memory)
 
 
-def _cost(variant: Variant, shape: Shape, end: int, n_prompts: int, n_reads: int) -> int:
+def cost(variant: Variant, shape: Shape, end: int, n_prompts: int, n_reads: int) -> int:
     """FLOPs of one variant: its suffix through the blocks, the last block for its reads alone."""
     suffix, every = end - variant.first, np.arange(n_prompts)
     flops = 0
