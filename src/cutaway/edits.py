@@ -7,7 +7,7 @@ each); a list inside the list is a set edited together in one cell: `layers=[[8,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from . import choices
 from .choices import Choice
+from .directions import Direction
 from .errors import BadInput
 from .operations import (
     Add,
@@ -24,7 +25,9 @@ from .operations import (
     Mean,
     Operation,
     ProjectOut,
+    Put,
     Reference,
+    Scaled,
     TakeFrom,
     Zero,
     orthonormal,
@@ -114,6 +117,7 @@ class Edit(Edits):
     queries: Choice = None
     keys: Choice = None
     name: str = "edit"
+    directions: tuple[Direction, ...] = ()
 
     @property
     def references(self) -> tuple[Prompts, ...]:
@@ -129,10 +133,15 @@ class Edit(Edits):
             Refused: the site does not exist in this model or is not certified.
         """
         site = find_site(self.site)
+        for direction in self.directions:
+            direction.check(model)
         if self.site == "logits":
             raise BadInput("Logits are where a metric reads; edit final_norm or resid_post instead.")
         operations = self.operations(prompts) if callable(self.operations) else self.operations
         layers = choices.layers(model, site.name, self.layers)
+        for operation in operations:
+            if isinstance(operation, Scaled):
+                _check_vectors(model, site.name, [n for _, some in layers[1] for n in some], prompts, operation)
         heads = choices.numbers("head", self.heads, *choices.heads(model, site, layers))
         neurons = choices.numbers("neuron", self.neurons, *choices.neurons(model, site, layers))
         queries = self.positions if self.queries is None else self.queries
@@ -333,11 +342,37 @@ def add(
     """Add scale * vector.
 
     Args:
-        vectors: one vector (or a mapping layer -> vector: one that differs by layer); several, [vector, width], as a
-            list or as a mapping name -> vector, make an axis `vector`. Width: d_model, d_head or neurons.
-        scale: a number, or a mapping layer -> number; a list of either makes an axis `scale`.
+        vectors: one vector or `Direction` (or a mapping layer -> vector: one that differs by layer); several,
+            [vector, width], as a list or as a mapping name -> vector, make an axis `vector`. In a list or a mapping, or
+            as [vector, prompt, width], a vector may differ by prompt: [prompt, width]. Width: d_model, d_head or
+            neurons.
+        scale: a number, or a mapping layer -> number (a schedule); a list of either makes an axis `scale`.
         layers, heads, positions, neurons: as in `patch`.
+
+    Raises:
+        BadInput: a vector that is not finite.
     """
+    return _scaled("add", Add, site, vectors, scale, (layers, heads, positions, neurons))
+
+
+def put(
+    site: str,
+    vectors: Any,
+    scale: Any = 1.0,
+    layers: Choice = None,
+    heads: Choice = None,
+    positions: Choice = None,
+    neurons: Choice = None,
+) -> Edit:
+    """Put scale * vector in place of what the model has there: its own value is gone. Arguments as in `add`.
+
+    At `mlp_out` or `attn_out` this takes a write away and makes another one, so a zero vector is an ablation; compare
+    with `add`, which leaves the model's own write where it is.
+    """
+    return _scaled("put", Put, site, vectors, scale, (layers, heads, positions, neurons))
+
+
+def _scaled(name: str, kind: type[Scaled], site: str, vectors: Any, scale: Any, where: tuple[Choice, ...]) -> Edit:
     vector_axis, each = _vectors(vectors)
     scales = list(scale) if isinstance(scale, list | tuple | np.ndarray | Tensor) else None
     labels = (
@@ -345,8 +380,18 @@ def add(
     )
     axes = [("vector", vector_axis)] if vector_axis is not None else []
     axes += [("scale", tuple(labels))] if scales is not None else []
-    operations = tuple(Add(v, s) for v in each for s in (scales if scales is not None else [scale]))
-    return Edit(site, tuple(axes), operations, layers, heads, positions, neurons, name="add")
+    operations = tuple(kind(v, s) for v in each for s in (scales if scales is not None else [scale]))
+    return Edit(site, tuple(axes), operations, *where, name=name, directions=tuple(_directions(vectors)))
+
+
+def _directions(given: Any) -> Iterator[Direction]:
+    """The vectors that know which model they belong to."""
+    if isinstance(given, Direction):
+        yield given
+    elif isinstance(given, Mapping):
+        yield from (d for value in given.values() for d in _directions(value))
+    elif isinstance(given, list | tuple):
+        yield from (d for value in given for d in _directions(value))
 
 
 def project_out(
@@ -408,11 +453,48 @@ def _vectors(given: Any) -> tuple[tuple | None, list[Any]]:
     """(labels of the axis or None, the vectors)."""
     if isinstance(given, Mapping):
         if all(isinstance(k, int | np.integer) for k in given):
-            return None, [{int(k): torch.as_tensor(v).detach() for k, v in given.items()}]
-        return tuple(map(str, given)), [torch.as_tensor(v).detach() for v in given.values()]
-    if isinstance(given, list | tuple) and given and isinstance(given[0], Tensor | np.ndarray | Mapping):
-        return tuple(range(len(given))), [v if isinstance(v, Mapping) else torch.as_tensor(v).detach() for v in given]
-    vectors = torch.as_tensor(given).detach()
-    if not bool(torch.isfinite(vectors).all()) or vectors.dim() not in (1, 2):
-        raise BadInput(f"Vectors are finite, [width] or [vector, width]; these have shape {tuple(vectors.shape)}.")
-    return (None, [vectors]) if vectors.dim() == 1 else (tuple(range(len(vectors))), list(vectors))
+            return None, [_by_layer(given)]
+        return tuple(map(str, given)), [_one_vector(v) for v in given.values()]
+    if isinstance(given, list | tuple) and given and not isinstance(given[0], int | float):
+        return tuple(range(len(given))), [_one_vector(v) for v in given]
+    vectors = _finite(given)
+    if vectors.dim() == 1:
+        return None, [vectors]
+    return tuple(range(len(vectors))), list(vectors)
+
+
+def _one_vector(given: Any) -> Any:
+    """A vector, one a prompt, or one a layer."""
+    return _by_layer(given) if isinstance(given, Mapping) else _finite(given)
+
+
+def _by_layer(given: Mapping[int, Any]) -> dict[int, Tensor]:
+    return {int(k): _finite(v) for k, v in given.items()}
+
+
+def _finite(given: Any) -> Tensor:
+    vectors = torch.as_tensor(getattr(given, "vector", given)).detach()
+    if not bool(torch.isfinite(vectors).all()) or vectors.dim() not in (1, 2, 3):
+        raise BadInput(
+            "Vectors are finite, [width], [vector, width] or [vector, prompt, width]; these have shape "
+            f"{tuple(vectors.shape)}" + ("." if vectors.dim() in (1, 2, 3) else ", another number of axes.")
+        )
+    return vectors
+
+
+def _check_vectors(model: Model, site: str, layers: Sequence[int], prompts: Prompts, operation: Scaled) -> None:
+    """Pass if a vector can be added or put there.
+
+    Raises:
+        BadInput: another width than the site's, or not one vector a prompt.
+    """
+    widths = set() if find_site(site).axes[-1] != "d_model" else {model.d_model}
+    for layer in layers:
+        vector, _ = operation.at(layer)
+        if widths and vector.shape[-1] not in widths:
+            raise BadInput(
+                f"A vector of width {vector.shape[-1]} cannot be used at {site} of {model.name}, whose width is "
+                f"{model.d_model}."
+            )
+        if vector.dim() == 2 and len(vector) != len(prompts):
+            raise BadInput(f"There are {len(prompts)} prompts but a vector for each of {len(vector)}.")
