@@ -125,10 +125,9 @@ class Direction:
         write_file(Path(path), save({"vector": self.vector.contiguous()}, facts), force)
 
     def __repr__(self) -> str:
-        where = "" if self.layer is None else f", L{self.layer}" + ("" if self.head is None else f"H{self.head}")
-        return (
-            f"Direction({self.name!r}, {self.how}{where}{f'.{self.site}' if self.site else ''}, norm {self.norm:.4g})"
-        )
+        head = "" if self.head is None else f"H{self.head}"
+        where = "" if self.layer is None else f", L{self.layer}{head}.{self.site}"
+        return f"Direction({self.name!r}, {self.how}{where}, norm {self.norm:.4g})"
 
 
 def direction(given: Any, model: Model | None = None, name: str | None = None) -> Direction:
@@ -164,7 +163,9 @@ def _load(path: Path) -> Direction:
     if facts is None:
         return Direction(vector, name=path.stem)
     known = {f.name for f in fields(Direction)} - {"vector"}
-    card = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(facts).items() if key in known}
+    card: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(facts).items() if key in known
+    }
     return Direction(vector, **card)
 
 
@@ -184,8 +185,10 @@ def activations(model: Model, prompts: Prompts, site: str, layer: int, position:
 
 
 def head_write(model: Model, prompts: Prompts, layer: int, head: int, position: Read = -1) -> Tensor:
-    """What one head adds to the stream, [prompt, d_model]: its slice of the output projection, without any bias, through
-    the post-norm (at the scale of this run) and the factor of the write where a family has them.
+    """What one head adds to the stream, [prompt, d_model].
+
+    Its slice of the output projection, without any bias, through the post-norm (at the scale of this run) and the
+    factor of the write where a family has them. All heads and the biases add up to `attn_out`.
 
     Raises:
         BadInput: no such layer, head or position.

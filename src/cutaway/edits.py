@@ -372,7 +372,7 @@ def put(
     return _scaled("put", Put, site, vectors, scale, (layers, heads, positions, neurons))
 
 
-def _scaled(name: str, kind: type[Scaled], site: str, vectors: Any, scale: Any, where: tuple[Choice, ...]) -> Edit:
+def _scaled(name: str, kind: type[Scaled], site: str, vectors: Any, scale: Any, where: Sequence[Choice]) -> Edit:
     vector_axis, each = _vectors(vectors)
     scales = list(scale) if isinstance(scale, list | tuple | np.ndarray | Tensor) else None
     labels = (
@@ -381,7 +381,9 @@ def _scaled(name: str, kind: type[Scaled], site: str, vectors: Any, scale: Any, 
     axes = [("vector", vector_axis)] if vector_axis is not None else []
     axes += [("scale", tuple(labels))] if scales is not None else []
     operations = tuple(kind(v, s) for v in each for s in (scales if scales is not None else [scale]))
-    return Edit(site, tuple(axes), operations, *where, name=name, directions=tuple(_directions(vectors)))
+    layers, heads, positions, neurons = where
+    known = tuple(_directions(vectors))
+    return Edit(site, tuple(axes), operations, layers, heads, positions, neurons, name=name, directions=known)
 
 
 def _directions(given: Any) -> Iterator[Direction]:

@@ -20,9 +20,10 @@ def pair_flip_probability(margin: ArrayLike, norm: ArrayLike, readout: ArrayLike
     Args:
         margin: m. norm: r. readout: |w|, of the centred readout direction where the norm centres. width: d.
     """
-    margin, norm, readout = (np.asarray(x, dtype=np.float64) for x in (margin, norm, readout))
+    m = np.asarray(margin, dtype=np.float64)
+    reach = np.asarray(norm, dtype=np.float64) * np.asarray(readout, dtype=np.float64)  # the largest change there is
     with np.errstate(divide="ignore", invalid="ignore"):
-        cosine = np.where(norm * readout == 0, np.sign(margin) * np.inf, margin / (norm * readout))
+        cosine = np.where(reach == 0, np.sign(m) * np.inf, m / reach)
     beyond = 0.5 * betainc((width - 1) / 2, 0.5, 1 - np.clip(cosine, -1, 1) ** 2)
     return np.where(cosine >= 0, beyond, 1 - beyond)
 
@@ -39,11 +40,11 @@ def empirical_p(observed: ArrayLike, draws: ArrayLike, side: str = "greater") ->
         observed: [...]. draws: [draw, ...]; NaN draws are left out.
         side: `"greater"`, `"less"` or `"two"` (larger in size).
     """
-    observed, draws = np.asarray(observed, dtype=np.float64), np.asarray(draws, dtype=np.float64)
+    one, many = np.asarray(observed, dtype=np.float64), np.asarray(draws, dtype=np.float64)
     if side == "two":
-        observed, draws = np.abs(observed), np.abs(draws)
-    slack = 1e-12 * np.maximum(np.abs(observed), 1e-300)  # a draw that is equal but for rounding counts
-    reached = draws <= observed + slack if side == "less" else draws >= observed - slack
-    there = np.isfinite(draws)
+        one, many = np.abs(one), np.abs(many)
+    slack = 1e-12 * np.abs(one)  # a draw that is equal but for rounding counts
+    reached = many <= one + slack if side == "less" else many >= one - slack
+    there = np.isfinite(many)
     p = (1 + (reached & there).sum(0)) / (1 + there.sum(0))
-    return np.where(np.isfinite(observed) & there.any(0), p, np.nan)
+    return np.where(np.isfinite(one) & there.any(0), p, np.nan)
