@@ -1,5 +1,6 @@
 """Controls: random vectors of a given norm, the ladder made for a direction, closed-form nulls, p-values from draws."""
 
+from .compare import VECTOR, Measure, against
 from .draws import (
     covariance_units,
     difference_units,
@@ -18,8 +19,11 @@ __all__ = [
     "GENERALISATION",
     "NULL",
     "RUNGS",
+    "VECTOR",
     "Control",
     "Material",
+    "Measure",
+    "against",
     "covariance_units",
     "difference_units",
     "empirical_p",

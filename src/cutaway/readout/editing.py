@@ -48,6 +48,7 @@ def readout_edit(
     positions: Read | Sequence[Read] = -1,
     site: str = "resid_post",
     measure: Sequence[str] = ("top_token", "logit_diff"),
+    cells: np.ndarray | None = None,
 ) -> xr.Dataset:
     """Add scale * vector to a stored state at each layer and position by itself, and decode it.
 
@@ -62,6 +63,7 @@ def readout_edit(
         layers: default all. positions: an index or role; a list makes an axis.
         site: `resid_pre`, `resid_mid` or `resid_post`, which are read before the final norm.
         measure: of `MEASURES`. `logit_diff` needs answers and foils, `rank` answers.
+        cells: [prompt, layer], true where it is computed; elsewhere measures are NaN (`top_token`: -1). Default: all.
 
     Returns:
         Dataset over prompt, layer, then position, vector and scale where they are axes: each measure, and over prompt,
@@ -94,7 +96,7 @@ def readout_edit(
         strength = torch.tensor(scales.at(layer), dtype=torch.float64)  # [scale]
         for r, read in enumerate(reads):
             states = readout.products(trace.rows(site, layer, prompts.at(read)))
-            for i in range(len(prompts)):
+            for i in range(len(prompts)) if cells is None else np.flatnonzero(cells[:, k]).tolist():
                 one = Edited(readout, states, i, products[0 if given.shared else i], strength)
                 aims = None if prompts.answers is None else int(prompts.answers[i])
                 for name in measure:
@@ -107,7 +109,7 @@ def readout_edit(
     dataset = dataset.assign({f"base_{name}": (axes[:3], v) for name, v in base.items()})
     for name in ("top_token", "base_top_token"):
         if name in dataset:
-            dataset[name] = dataset[name].astype(np.int64)
+            dataset[name] = dataset[name].fillna(-1).astype(np.int64)
     labels = {
         "position": [str(r) for r in reads] if several else None,
         "vector": given.labels,
@@ -193,8 +195,8 @@ class Given:
             vector = torch.as_tensor(getattr(part, "vector", part)).detach().double()
             if vector.dim() not in (1, 2) or vector.shape[-1] != model.d_model:
                 raise BadInput(
-                    f"Vectors for {model.name} have width {model.d_model}, or shape [prompt, {model.d_model}] where they "
-                    f"differ by prompt; this one has shape {tuple(vector.shape)}."
+                    f"Vectors for {model.name} have width {model.d_model}, or shape [prompt, {model.d_model}] where "
+                    f"they differ by prompt; this one has shape {tuple(vector.shape)}."
                 )
             if not bool(torch.isfinite(vector).all()):
                 raise BadInput("A vector is not finite. Leave out what made it so.")

@@ -24,7 +24,13 @@ SHARES = ("before", "after", "score")
 
 
 def readout_score(
-    trace: Trace, vectors: Any, scale: Any = 1.0, reading: str = "pair", stage: xr.Dataset | None = None
+    trace: Trace,
+    vectors: Any,
+    scale: Any = 1.0,
+    reading: str = "pair",
+    stage: xr.Dataset | None = None,
+    anywhere: bool = False,
+    parts: Sequence[str] = ("before", "after"),
 ) -> xr.Dataset:
     """The score of every vector on every item.
 
@@ -32,6 +38,9 @@ def readout_score(
         vectors, scale: as in `readout_edit`; `scale` is the strength, subtracted from the switch on.
         reading: `pair`, the larger logit of answer and argument; `top`, the whole vocabulary.
         stage: what `stages` found in this run, where it is at hand.
+        anywhere: count every layer where the argument (the answer) has the say, also of items that never switch: for
+            prompts on which the model keeps to the one or the other.
+        parts: of `before` and `after`, those that are computed; the others are NaN.
 
     Returns:
         Dataset over prompt and vector (and scale) where they are axes: `before` (NaN where no layer before the switch
@@ -53,34 +62,36 @@ def readout_score(
         answer = stage["margin"].values > 0
         argument = ~answer
     there = (at != NEVER)[:, None]
-    before = argument & there & (layers < at[:, None])
-    after = answer & there & (layers >= at[:, None])
+    before, after = argument & there & (layers < at[:, None]), answer & there & (layers >= at[:, None])
+    if anywhere:
+        before, after = argument, answer
     measure = ("top_token",) if reading == "top" else ("logit_diff",)
-    parts, dims = {}, ()
+    made, dims, coords = {}, (), {}
     for name, which, sign in (("before", before, 1.0), ("after", after, -1.0)):
         used = [int(layer) for layer, some in zip(layers, which.any(0), strict=True) if some]
-        if not used:
+        if not used or name not in parts:
             continue
-        edited = readout_edit(trace, vectors, _times(scale, sign), used, measure=measure)
+        cells = which[:, which.any(0)]
+        edited = readout_edit(trace, vectors, _times(scale, sign), used, measure=measure, cells=cells)
         became = _became(trace, edited, reading, to_answer=name == "before")
         rest = became.ndim - 2
-        weight = which[:, np.isin(layers, used)].reshape(len(which), len(used), *(1,) * rest)
+        weight = cells.reshape(*cells.shape, *(1,) * rest)
         n = weight.sum(1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            parts[name] = np.where(n > 0, (became & weight).sum(1) / n, np.nan)
+            made[name] = np.where(n > 0, (became & weight).sum(1) / n, np.nan)
         dims = tuple(d for d in edited[measure[0]].dims if d not in ("prompt", "layer"))
         coords = {d: edited[d].values for d in dims}
-    if not parts:
-        parts, coords = {"before": np.full(len(at), np.nan)}, {}
-    shape = next(iter(parts.values())).shape
-    both = [parts.get(name, np.full(shape, np.nan)) for name in ("before", "after")]
+    made = made or {"before": np.full(len(at), np.nan)}
+    shape = next(iter(made.values())).shape
+    both = [made.get(name, np.full(shape, np.nan)) for name in ("before", "after")]
     counted = sum(np.isfinite(x).astype(float) for x in both)
     with np.errstate(invalid="ignore"):
         score = np.where(counted > 0, np.nansum(both, axis=0) / counted, np.nan)
     data: dict[str, Any] = {n: (("prompt", *dims), x) for n, x in zip(SHARES, (*both, score), strict=True)}
     data |= {"switch": ("prompt", at), "n_before": ("prompt", before.sum(1)), "n_after": ("prompt", after.sum(1))}
     own = {k: stage[k] for k in ("prompt", "text", "family")}
-    attrs = {**stage.attrs, "operation": "readout edit", "reading": reading, "units": "share of layers, by item"}
+    attrs = {**stage.attrs, "operation": "readout edit", "reading": reading, "anywhere": int(anywhere)}
+    attrs["units"] = "share of layers, by item"
     return xr.Dataset(data, {**own, **coords}, attrs)
 
 
