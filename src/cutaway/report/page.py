@@ -19,15 +19,16 @@ from markupsafe import Markup
 
 from ..saving import plain
 from ..views.frame import STYLE
+from ..views.nodes import Node
 
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG, what it shows, and the same in words."""
+    """A picture, what it shows, and the same in words."""
 
-    svg: Markup
+    svg: Node
     caption: str
     words: str
 

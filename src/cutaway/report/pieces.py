@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from markupsafe import Markup
 
 from .. import views
 from ..tokens import shown
@@ -100,7 +99,7 @@ def lens_table(lens: xr.Dataset, prompt: int) -> Table:
     )
 
 
-def lens_picture(lens: xr.Dataset, prompt: int) -> Markup:
+def lens_picture(lens: xr.Dataset, prompt: int) -> views.Node:
     """The lens as a picture file."""
     one = lens.isel(prompt=prompt, rank=0)
     positions = [p for p, token in enumerate(one["input_token"].values) if token]

@@ -6,37 +6,65 @@ rules into a picture that leaves the page. Signed: blue is positive, red negativ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-from markupsafe import Markup, escape
+from typing import Any
 
 from ..wording import number, percent, signed
+from .nodes import SVG, Node, node
 
 WIDTH = 760
 STYLE = Path(__file__).parent / "picture.css"
 
 
-def drawing(width: float, height: float, title: str, body: Sequence[str]) -> Markup:
+def drawing(width: float, height: float, title: str, body: Sequence[Node]) -> Node:
     """A picture with its title above it, drawn and spoken."""
-    body = [text(8, 16, title, "heading"), '<g transform="translate(0 24)">', *body, "</g>"]
-    height += 24
-    return Markup(
-        f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" '
-        f'aria-label="{escape(title)}" xmlns="http://www.w3.org/2000/svg"><title>{escape(title)}</title>'
-        + "".join(body)
-        + "</svg>"
+    size = {"viewBox": f"0 0 {width:g} {height + 24:g}", "width": f"{width:g}", "height": f"{height + 24:g}"}
+    return node(
+        "svg",
+        node("title", title),
+        text(8, 16, title, "heading"),
+        node("g", body, transform="translate(0 24)"),
+        **size,
+        role="img",
+        aria_label=title,
+        xmlns=SVG,
     )
 
 
-def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start", turn: int = 0) -> str:
-    """Words at a point; `turn` degrees about it."""
-    turned = f' transform="rotate({turn} {x:.1f} {y:.1f})"' if turn else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}"{turned}>{escape(words)}</text>'
+def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start", turn: int = 0, **more: Any) -> Node:
+    """Words at a point; `turn` degrees about it. `more` are attributes, here and below."""
+    turned = f"rotate({turn} {x:.1f} {y:.1f})" if turn else None
+    return node("text", words, x=x, y=y, class_=kind or None, text_anchor=anchor, transform=turned, **more)
 
 
-def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
+def line(x1: float, y1: float, x2: float, y2: float, kind: str, **more: Any) -> Node:
+    return node("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=kind, **more)
+
+
+def rect(x: float, y: float, width: float, height: float, kind: str, told: str = "", **more: Any) -> Node:
+    """A box; `told` is what it says when pointed at."""
+    return node("rect", told_by(told), x=x, y=y, width=width, height=height, class_=kind, **more)
+
+
+def circle(x: float, y: float, r: float, kind: str, told: str = "", **more: Any) -> Node:
+    return node("circle", told_by(told), cx=x, cy=y, r=r, class_=kind, **more)
+
+
+def polyline(points: Iterable[tuple[float, float]], kind: str, dash: str = "", **more: Any) -> Node:
+    """A line through points; `dash` as in SVG, such as "6 3"."""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return node("polyline", points=path, class_=kind, stroke_dasharray=dash or None, **more)
+
+
+def polygon(points: Iterable[tuple[float, float]], kind: str, **more: Any) -> Node:
+    """An area, such as a band around a line."""
+    return node("polygon", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=kind, **more)
+
+
+def told_by(words: str) -> Node | None:
+    """What an element of a picture says when pointed at."""
+    return node("title", words) if words else None
 
 
 def shade_of(probability: float) -> str:
@@ -57,7 +85,7 @@ def spoken_line(name: str, line: Sequence[float], ticks: Sequence[str], as_perce
     return f"{name}: " + ", ".join(f"{tick} {form(v)}" for tick, v in zip(ticks, line, strict=True)) + "."
 
 
-def standalone(picture: Markup) -> str:
+def standalone(picture: Node) -> str:
     """A picture with its own style sheet, to be saved as a file."""
     css = STYLE.read_text(encoding="utf-8")
     head, _, rest = str(picture).partition(">")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
-from .frame import drawing, shade_of, text
+from .frame import drawing, rect, shade_of, text
+from .nodes import Node
 
 Array = NDArray[np.float64]
 CELL, LEFT = 26, 64
@@ -16,7 +16,7 @@ CELL, LEFT = 26, 64
 
 def token_grid(
     rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[tuple[str, float]]], title: str
-) -> Markup:
+) -> Node:
     """Tokens in a grid, the cell shaded by probability."""
     wide, left = 92, 60
     body = [text(left + (j + 0.5) * wide, 16, name, "small", "middle") for j, name in enumerate(columns)]
@@ -25,7 +25,7 @@ def token_grid(
         body.append(text(left - 8, y + 17, name, "small", "end"))
         for j, (token, probability) in enumerate(cells[i]):
             shade = shade_of(probability)
-            body.append(f'<rect x="{left + j * wide}" y="{y}" width="{wide - 2}" height="24" class="cell {shade}"/>')
+            body.append(rect(left + j * wide, y, wide - 2, 24, f"cell {shade}"))
             body.append(text(left + (j + 0.5) * wide - 1, y + 16, token[:12], f"on-{shade}", "middle"))
     height = 24 + len(rows) * 26
     body.append(text(left, height + 16, "shade: probability of the token shown, 0 to 1", "small"))
@@ -40,7 +40,7 @@ def signed_grid(
     certain: NDArray[np.bool_] | None = None,
     full: float = 0.0,
     wide: int = 58,
-) -> Markup:
+) -> Node:
     """A grid of signed numbers: blue plus, red minus; `certain` cells framed.
 
     The strongest colour is the largest number, or `full` where that is more, so that a grid of nothing looks like it.
@@ -55,10 +55,9 @@ def signed_grid(
             x = LEFT + j * wide
             strength = 0.0 if most == 0 or value != value else abs(value) / most
             kind = "pos" if value >= 0 else "neg"
-            box = f'x="{x}" y="{y}" width="{wide - 2}" height="{CELL - 2}"'
-            body.append(f'<rect {box} class="{kind}" fill-opacity="{strength:.2f}"/>')
+            body.append(rect(x, y, wide - 2, CELL - 2, kind, fill_opacity=strength))
             if certain is not None and bool(certain[i, j]):
-                body.append(f'<rect {box} class="axis" fill="none"/>')
+                body.append(rect(x, y, wide - 2, CELL - 2, "axis", fill="none"))
             ink = "on-p8" if strength > 0.62 else ""
             body.append(text(x + wide / 2 - 1, y + 16, _short(value), ink, "middle"))
     foot = 20 + len(rows) * CELL + 16

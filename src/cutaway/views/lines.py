@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from markupsafe import Markup
-
 from ..wording import number
-from .frame import WIDTH, drawing, line, text
+from .frame import WIDTH, circle, drawing, line, polyline, text
+from .nodes import Node
 
 _DASHES = ("", "6 3", "2 3", "8 3 2 3")
 
@@ -18,7 +17,7 @@ def lines(
     title: str,
     unit: str,
     limits: tuple[float, float] | None = None,
-) -> Markup:
+) -> Node:
     """One line a series over labelled points; series differ in dash as well as in colour."""
     values = [v for height in series.values() for v in height if v == v]
     low, high = limits or (min([*values, 0.0]), max([*values, 0.0]))
@@ -45,9 +44,8 @@ def lines(
         points = [(x(i), y(v)) for i, v in enumerate(heights) if v == v]
         if not points:
             continue
-        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
-        body.append(f'<polyline points="{path}" class="line line{k}" stroke-dasharray="{_DASHES[k % len(_DASHES)]}"/>')
-        body += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.5" class="dot line{k}"/>' for a, b in points]
+        body.append(polyline(points, f"line line{k}", _DASHES[k % len(_DASHES)]))
+        body += [circle(a, b, 2.5, f"dot line{k}") for a, b in points]
         at = points[-1][1]
         while any(abs(at - other) < 14 for other in placed):
             at += 14

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ..wording import number
-from .frame import drawing, line, text
+from .frame import circle, drawing, line, text
+from .nodes import Node
 
 Array = NDArray[np.float64]
 
 
-def scatter(
-    x: Array, y: Array, names: Sequence[str], named: Sequence[str], title: str, axes: tuple[str, str]
-) -> Markup:
+def scatter(x: Array, y: Array, names: Sequence[str], named: Sequence[str], title: str, axes: tuple[str, str]) -> Node:
     """One point a head on common scales, with the diagonal; `named` ones carry their name."""
     size, left, top = 340, 70, 14
     low, high = min(float(x.min()), float(y.min()), 0.0), max(float(x.max()), float(y.max()), 0.0)
@@ -40,7 +38,7 @@ def scatter(
     taken: list[tuple[float, float]] = []
     for a, b, name in zip(x, y, names, strict=True):
         px, py = place(float(a), False), place(float(b), True)
-        body.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.5" class="dot line0"/>')
+        body.append(circle(px, py, 3.5, "dot line0"))
         if name in named:
             ty = py + 4
             while any(abs(px - ox) < 46 and abs(ty - oy) < 12 for ox, oy in taken):

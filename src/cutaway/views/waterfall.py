@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from markupsafe import Markup
-
 from ..wording import signed
-from .frame import WIDTH, drawing, line, text
+from .frame import WIDTH, drawing, line, rect, text
+from .nodes import Node
 
 ROW, LABEL = 20, 190
 
 
-def waterfall(terms: Sequence[tuple[str, float]], total: float | None, title: str, unit: str = "logits") -> Markup:
+def waterfall(terms: Sequence[tuple[str, float]], total: float | None, title: str, unit: str = "logits") -> Node:
     """One bar a term, each starting where the last ended, so that the eye can add; then the total.
 
     Without a total the bars all start at zero.
@@ -41,10 +40,10 @@ def waterfall(terms: Sequence[tuple[str, float]], total: float | None, title: st
     return drawing(WIDTH, rows * ROW + 32, title, body)
 
 
-def _bar(row: int, name: str, a: float, b: float, value: str, kind: str, right: float) -> list[str]:
+def _bar(row: int, name: str, a: float, b: float, value: str, kind: str, right: float) -> list[Node]:
     y = row * ROW + 6
     return [
         text(LABEL, y + 11, name, "total-name" if kind == "total" else "", "end"),
-        f'<rect x="{min(a, b):.1f}" y="{y}" width="{max(abs(b - a), 1):.1f}" height="{ROW - 6}" class="{kind}"/>',
+        rect(min(a, b), y, max(abs(b - a), 1), ROW - 6, kind),
         text(right + 8, y + 11, value, "number"),
     ]
