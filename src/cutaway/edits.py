@@ -24,13 +24,11 @@ from .operations import (
     Function,
     Mean,
     Operation,
-    ProjectOut,
     Put,
     Reference,
     Scaled,
     TakeFrom,
     Zero,
-    orthonormal,
     resampled,
 )
 from .prompts import Prompts
@@ -394,22 +392,6 @@ def _directions(given: Any) -> Iterator[Direction]:
         yield from (d for value in given.values() for d in _directions(value))
     elif isinstance(given, list | tuple):
         yield from (d for value in given for d in _directions(value))
-
-
-def project_out(
-    site: str,
-    subspace: Any,
-    mean: Tensor | None = None,
-    layers: Choice = None,
-    heads: Choice = None,
-    positions: Choice = None,
-) -> Edit:
-    """Remove the part in a subspace: h - (h - mean) V V^T. `subspace`: one vector or [rank, width], any basis.
-
-    With `mean` the subspace is removed around that point (fit it on other tokens), without it around zero.
-    """
-    basis = orthonormal(subspace)
-    return Edit(site, (), (ProjectOut(basis, mean),), layers, heads, positions, name="project_out")
 
 
 def edit(

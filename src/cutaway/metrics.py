@@ -126,8 +126,13 @@ next_token_log_prob = Metric(
     "next_token_log_prob", "nats", _next_tokens, lambda x, t, b: _of(_log_probs(x), t), everywhere=True
 )
 """Log-probability of the token that really follows, at every position but the last."""
+next_token_kl = Metric("next_token_kl", "nats", None, _kl, needs_base=True, everywhere=True)
+"""KL(base || edited) at every position but the last: what an edit does to whole distributions all along a text."""
 
-METRICS = {m.name: m for m in (logit_diff, logit, log_prob, prob, rank, top_token, kl, entropy, next_token_log_prob)}
+METRICS = {
+    m.name: m
+    for m in (logit_diff, logit, log_prob, prob, rank, top_token, kl, entropy, next_token_log_prob, next_token_kl)
+}
 
 
 def as_metric(given: Any) -> Metric:

@@ -1,4 +1,4 @@
-"""What an edit does to the activations it reaches: replace, zero, average, add, project out, or any function.
+"""What an edit does to the activations it reaches: replace, zero, average, add, or any function (`removals`: more).
 
 An operation is asked for new values of single tokens: `new(old, here, prompt, position)` gets the old values [n, ...]
 of n tokens with their prompt and position, and returns the new ones. It knows nothing of blocks, waves or packing.
@@ -6,7 +6,7 @@ of n tokens with their prompt and position, and returns the new ones. It knows n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -238,20 +238,6 @@ class Put(Scaled):
 
 
 @dataclass(frozen=True, eq=False)
-class ProjectOut(Operation):
-    """old minus its projection on a subspace: h - (h - mean) V V^T, rows of V orthonormal."""
-
-    basis: Tensor  # [rank, width], orthonormal rows
-    mean: Tensor | None = None
-
-    def new(self, old: Tensor, change: Change, prompt: Tensor, position: Tensor, runs: Runs) -> Tensor:
-        basis = self.basis.to(old.device, torch.promote_types(old.dtype, torch.float32))
-        x = old.to(basis.dtype)
-        centred = x if self.mean is None else x - self.mean.to(basis)
-        return (x - (centred @ basis.T) @ basis).to(old.dtype)
-
-
-@dataclass(frozen=True, eq=False)
 class Function(Operation):
     """Any function of the whole activation of the site, in the vocabulary's layout."""
 
@@ -268,22 +254,6 @@ class Function(Operation):
 
     def describe(self) -> str:
         return getattr(self.function, "__name__", "function")
-
-
-def orthonormal(subspace: Tensor | Sequence[Any]) -> Tensor:
-    """Orthonormal rows spanning the given vectors [rank, width] (one vector: [width]), in float64.
-
-    Raises:
-        BadInput: they are not finite, or span less than their number.
-    """
-    rows = torch.as_tensor(subspace).detach().to("cpu", torch.float64)
-    rows = rows[None] if rows.dim() == 1 else rows
-    if rows.dim() != 2 or not bool(torch.isfinite(rows).all()):
-        raise BadInput(f"A subspace is given as finite vectors [rank, width], not as shape {tuple(rows.shape)}.")
-    sizes = torch.linalg.svdvals(rows)
-    if len(rows) > rows.shape[1] or float(sizes.min()) <= 1e-10 * float(sizes.max()):
-        raise BadInput(f"The {len(rows)} vectors of the subspace are linearly dependent. Give a basis.")
-    return torch.linalg.qr(rows.T).Q.T
 
 
 def resampled(reference: Prompts, base: Prompts, seed: int, same: bool) -> Prompts:
@@ -308,6 +278,6 @@ def unique(items: Iterable[Any]) -> list[Any]:
 
 
 __all__ = [
-    "Add", "Function", "Mean", "Operation", "ProjectOut", "Put", "Reference", "Runs", "Scaled", "TakeFrom", "Zero",
-    "orthonormal", "resampled", "unique",
+    "Add", "Function", "Mean", "Operation", "Put", "Reference", "Runs", "Scaled", "TakeFrom", "Zero",
+    "resampled", "unique",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ rules into a picture that leaves the page. Signed: blue is positive, red negativ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,38 @@ def polyline(points: Iterable[tuple[float, float]], kind: str, dash: str = "", *
 def polygon(points: Iterable[tuple[float, float]], kind: str, **more: Any) -> Node:
     """An area, such as a band around a line."""
     return node("polygon", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=kind, **more)
+
+
+def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], kind: str) -> Node:
+    """The area between two lines over the same x."""
+    there, back = list(zip(x, low, strict=True)), list(zip(x, high, strict=True))[::-1]
+    return polygon([*there, *back], kind)
+
+
+def mark(x: float, y: float, sign: float) -> Node:
+    """A sign as a shape: a triangle up for plus, a triangle down for minus, an open circle for 0."""
+    if sign == 0:
+        return circle(x, y, 2.5, "mark none")
+    tip = -5 if sign > 0 else 5
+    corners = [(x - 4.5, y - 0.7 * tip), (x + 4.5, y - 0.7 * tip), (x, y + tip)]
+    return polygon(corners, f"mark {'pos' if sign > 0 else 'neg'}")
+
+
+def squares(corners: Sequence[tuple[float, float]], size: float, kind: str, strength: float) -> Node:
+    """Many squares of one colour as one path, which keeps a matrix of thousands of cells small."""
+    path = "".join(f"M{x:g} {y:g}h{size:g}v{size:g}h-{size:g}z" for x, y in corners)
+    return node("path", d=path, class_=kind, fill_opacity=f"{strength:.2f}")
+
+
+def round_steps(low: float, high: float, about: int = 4) -> list[float]:
+    """Round numbers from `low` to `high`, about so many: multiples of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / max(about, 1)
+    if not rough > 0:
+        return [low]
+    size = 10 ** math.floor(math.log10(rough))
+    step = size * next(m for m in (1, 2, 5, 10) if m * size >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [k * step + 0.0 for k in range(first, last + 1)]
 
 
 def told_by(words: str) -> Node | None:
