@@ -35,6 +35,13 @@ BUDGET = 4096
 """Tokens that travel together: many short suffixes."""
 
 
+def swept(model: Model, prompts: Prompts, edits: Any, metrics: Any) -> xr.Dataset:
+    """`cutaway.sweep` for many short suffixes, without a line of progress."""
+    found = sweep(model, prompts, edits, metrics, budget=BUDGET, progress=False)
+    assert isinstance(found, xr.Dataset)
+    return found
+
+
 @dataclass(frozen=True)
 class Where:
     """Where and how a vector is put into a run.
@@ -61,11 +68,11 @@ class Where:
 class Outcomes:
     """A measurement for `controls.against`: what vectors do to a run, toward the answers of some prompts.
 
-    Outcomes, [prompt, vector]: `logit change`, of logit(answer) - logit(foil); `null units`, the same divided by what
-    an isotropic vector of this norm would change it by if it went straight to the readout, r |w| / (sqrt(d) s);
+    Outcomes, [prompt, vector]: `logit change`, of logit(answer) - logit(foil); `null units`, the same over r |w| /
+    (sqrt(d) s), by which an isotropic vector of this norm would change it if it went straight to the readout;
     `success`, 1 where the answer is on top of the whole vocabulary; `pair`, 1 where the answer leads the foil; `kl`
-    from the unedited run, for the first `KL_DRAWS` vectors, else NaN. Prompts where the answer is on top already do not count for `success`, nor those where it
-    leads already for `pair`.
+    from the unedited run, of the first `KL_DRAWS` vectors, else NaN. Prompts where the answer is on top already do not count
+    for `success`, nor those where it leads already for `pair`.
     """
 
     model: Model
@@ -88,9 +95,10 @@ class Outcomes:
         object.__setattr__(self, "lengths", float(np.sqrt(np.square(each).sum())))
 
     def __call__(self, vectors: Tensor) -> dict[str, np.ndarray]:
-        found = self._swept(vectors, ["logit_diff", "rank"])
-        margin, rank = (found["value"].sel(metric=name).values for name in ("logit_diff", "rank"))
-        own, own_rank = (found["base"].sel(metric=name).values[:, None] for name in ("logit_diff", "rank"))
+        found = self._swept(vectors, ["logit_diff", "top_token"])
+        margin, top = (found["value"].sel(metric=name).values for name in ("logit_diff", "top_token"))
+        own, own_top = (found["base"].sel(metric=name).values[:, None] for name in ("logit_diff", "top_token"))
+        answers = self.prompts.answers.numpy()[:, None]  # type: ignore[union-attr]
         kl = np.full(margin.shape, np.nan)
         few = self._swept(vectors[:KL_DRAWS], ["kl"])["value"].values
         kl[:, : few.shape[1]] = few
@@ -101,7 +109,7 @@ class Outcomes:
         return {
             "logit change": change,
             "null units": np.divide(change, unit, out=np.zeros_like(change), where=unit > 0),
-            "success": np.where(own_rank == 0, np.nan, rank == 0),
+            "success": np.where(own_top == answers, np.nan, top == answers),
             "pair": np.where(own > 0, np.nan, margin > 0),
             "kl": kl,
         }
@@ -109,8 +117,7 @@ class Outcomes:
     def _swept(self, vectors: Tensor, metrics: list[str]) -> xr.Dataset:
         """[prompt, vector (, metric)]; vectors that differ by prompt are given one by one."""
         some = vectors if vectors.dim() == 2 else list(vectors)
-        edit = self.where.edit(some)
-        found = sweep(self.model, self.prompts, edit, metrics, budget=BUDGET, progress=False)
+        found = swept(self.model, self.prompts, self.where.edit(some), metrics)
         kept = [d for d in ("prompt", "vector", "metric") if d in found["value"].dims]
         return found.isel({d: 0 for d in found["value"].dims if d not in kept}).transpose(*kept)
 
@@ -147,10 +154,11 @@ def factorial(
     for mode in modes:
         for place in places:
             edit = MODES[mode](site, dict(vectors), scale, layers=sets, positions=PLACES[place])
-            found = sweep(model, prompts, edit, list(metric), budget=BUDGET, progress=False)
+            found = swept(model, prompts, edit, list(metric))
             found = found.rename(layer="layers").assign_coords(layers=[_written(some) for some in sets])
             made.append(found.expand_dims(mode=[mode], place=[place]))
     merged = xr.combine_by_coords(made, combine_attrs="override")
+    assert isinstance(merged, xr.Dataset)
     return merged.transpose("prompt", "mode", "place", "layers", ...).sel(mode=list(modes), place=list(places))
 
 
@@ -198,22 +206,26 @@ def flips(
             v.check(model)
     layers = [int(n) for n in layers]
     strengths = limit / 2.0 ** np.arange(grid - 1, -1, -1)
-    metrics = ["logit_diff", "rank", "top_token"]
+    if prompts.answers is None:
+        raise BadInput("A flip is to the answer; give answers and foils to model.prompts(...).")
+    edit = add(site, tensors, strengths.tolist(), layers=layers, positions=position)
+    tried = swept(model, prompts, edit, ["logit_diff", "top_token"])
+    own = {name: tried["base"].sel(metric=name).values for name in ("logit_diff", "top_token")}
+    answers, axes = prompts.answers.numpy(), ("prompt", "layer", "vector")
 
-    def run(edits: Edit) -> xr.Dataset:
-        return sweep(model, prompts, edits, metrics, budget=BUDGET, progress=False)
+    def happened(name: str, value: np.ndarray) -> np.ndarray:
+        """Whether it has, by the metric it is seen in, [prompt, ...]."""
+        if name == "pair":
+            return value > 0
+        there = (own["top_token"] if name == "change" else answers).reshape(-1, *(1,) * (value.ndim - 1))
+        return value != there if name == "change" else value == there
 
-    tried = run(add(site, tensors, strengths.tolist(), layers=layers, positions=position))
-    axes = ("prompt", "layer", "vector")
-    base = {name: tried["base"].sel(metric=name).values for name in metrics}
-
-    def happened(found: xr.Dataset, *dims: str) -> dict[str, np.ndarray]:
-        value = {name: found["value"].sel(metric=name).transpose(*dims).values for name in metrics}
-        top = base["top_token"].reshape(-1, *(1,) * (len(dims) - 1))
-        return {"pair": value["logit_diff"] > 0, "change": value["top_token"] != top, "target": value["rank"] == 0}
-
-    on_grid = happened(tried, *axes, "scale")
-    at_zero = {"pair": base["logit_diff"] > 0, "change": base["rank"] < -1, "target": base["rank"] == 0}
+    seen_in = {"pair": "logit_diff", "change": "top_token", "target": "top_token"}
+    on_grid = {
+        name: happened(name, tried["value"].sel(metric=metric).transpose(*axes, "scale").values)
+        for name, metric in seen_in.items()
+    }
+    at_zero = {name: happened(name, own[metric]) for name, metric in seen_in.items()}
     data: dict[str, Any] = {}
     for name, true in on_grid.items():
         first = true.argmax(-1)
@@ -226,7 +238,9 @@ def flips(
                 {n: torch.from_numpy(middle[:, k, v])[:, None] * tensors[v].double() for k, n in enumerate(layers)}
                 for v in range(len(tensors))
             ]
-            found = happened(run(add(site, edits, layers=layers, positions=position)), *axes)[name]
+            edit = add(site, edits, layers=layers, positions=position)
+            value = swept(model, prompts, edit, seen_in[name])["value"].transpose(*axes)
+            found = happened(name, value.values)
             high, low = np.where(found, middle, high), np.where(found, low, middle)
             high, low = np.where(there, high, np.nan), np.where(there, low, np.nan)
         steps = np.where(there, high, np.where(at_zero[name][:, None, None], 0.0, np.inf))
@@ -245,4 +259,4 @@ def flips(
     return xr.Dataset(data, coords, attrs)
 
 
-__all__ = ["MODES", "PLACES", "Measure", "Outcomes", "Where", "factorial", "flips"]
+__all__ = ["MODES", "PLACES", "Measure", "Outcomes", "Where", "factorial", "flips", "swept"]

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from ..studies.study import Study
 
 
-STUDY_COMMANDS = {"attribution": "attribution:attribution", "ioi": "ioi:ioi", "subspace": "subspace:subspace"}
+STUDY_COMMANDS = {
+    "attribution": "attribution:attribution",
+    "ioi": "ioi:ioi",
+    "vector-arithmetic": "vector_arithmetic:vector_arithmetic",
+    "subspace": "subspace:subspace",
+}
 """Study -> module:attribute in this package. A new study is one line here and one in `STUDIES`, for the demo."""
 
 

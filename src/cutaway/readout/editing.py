@@ -179,7 +179,7 @@ class Given:
         """
         labels: tuple[Any, ...] | None = None
         if isinstance(given, Direction):
-            parts = [given]
+            parts: list[Any] = [given]
         elif isinstance(given, Mapping):
             parts, labels = list(given.values()), tuple(map(str, given))
         elif isinstance(given, list | tuple) and given and not isinstance(given[0], int | float):

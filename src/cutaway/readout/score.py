@@ -66,7 +66,9 @@ def readout_score(
     if anywhere:
         before, after = argument, answer
     measure = ("top_token",) if reading == "top" else ("logit_diff",)
-    made, dims, coords = {}, (), {}
+    made: dict[str, np.ndarray] = {}
+    dims: tuple[Any, ...] = ()
+    coords: dict[Any, Any] = {}
     for name, which, sign in (("before", before, 1.0), ("after", after, -1.0)):
         used = [int(layer) for layer, some in zip(layers, which.any(0), strict=True) if some]
         if not used or name not in parts:

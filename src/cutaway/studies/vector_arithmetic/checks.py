@@ -72,7 +72,7 @@ def _readout(bench: Bench, allowed: float) -> Check:
                 size = max(size, float(logits.abs().max()))
     return Check(
         "readout edits",
-        "pair margins by products against states edited by hand and decoded by the model; relative to the largest logit",
+        "pair margins by products against states edited by hand and decoded by the model, relative to a logit",
         worst / size,
         allowed,
     )
@@ -92,7 +92,7 @@ def _whole_runs(bench: Bench, allowed: float) -> Check:
         size = max(size, float(whole.logits_at(-1).abs().max()))
     return Check(
         "interventions against whole runs",
-        "change in logit difference from the edited block upwards and by the whole model; relative to the largest logit",
+        "change in logit difference from the edited block upwards and by the whole model, relative to a logit",
         worst / size,
         allowed,
     )

@@ -1,8 +1,8 @@
 """Study three: is a relation, such as *capital of*, a vector that can be added?
 
-The mean of what one layer's MLP writes on some items is added, or subtracted, on other items: in prompts that ask for the
-relation, and in prompts that never do. Every effect stands beside a ladder of controls of the same norm, among them a
-thousand random vectors of each kind. The unit is the item, a country for capitals, never the layer.
+The mean of what one layer's MLP writes on some items is added, or subtracted, on other items: in prompts that ask for
+the relation, and in prompts that never do. Every effect stands beside a ladder of controls of the same norm, among them
+a thousand random vectors of each kind. The unit is the item, a country for capitals, never the layer.
 
 Methods: the question and the stages are those of Merullo, Eickhoff and Pavlick 2023 (arXiv 2305.16130); controls after
 Heimersheim 2024 and Lee and Heimersheim 2024 (arXiv 2410.12555).
@@ -31,8 +31,6 @@ from .experiments import (
     all_stages,
     compared,
     factors,
-    flip_curves,
-    flips_in_runs,
     ladders,
     other_ways,
     specificity,
@@ -40,6 +38,7 @@ from .experiments import (
 )
 from .findings import findings, headline
 from .items import RELATIONS, Relation, relation
+from .steps import flip_curves, flips_in_runs
 from .vectors import Chosen, choose, kinds, material
 
 
@@ -84,10 +83,10 @@ CAVEATS = [
     "everything after it is computed anew. They answer different questions and are never mixed here.",
     "That a vector does more than random vectors of its norm says that its direction matters. It does not say that the "
     "model works by adding it: the same could be reached by way of many other directions.",
-    "Layer and strength were chosen on the items the vector was taken from. The tested items had no part in that, nor in "
-    "the vector, but their frames did: another wording of the question is not covered by the intervals.",
+    "Layer and strength were chosen on the items the vector was taken from. The tested items had no part in that, nor "
+    "in the vector, but their frames did: another wording of the question is not covered by the intervals.",
     "An answer is one token. Words that are several tokens, or no token of their own, were left out.",
-    "Prompts that never ask are lists of words that repeat. What a vector does there need not be what it does in prose.",
+    "Prompts that never ask are lists of words that repeat. What a vector does there it need not do in prose.",
 ]
 
 
@@ -98,11 +97,16 @@ def run(model: Model, settings: Settings) -> Study:
         BadInput: the tokenizer cannot write the relation, too few items, or a setting that does not exist.
         Refused: the model is not certified for the site, or for reading the stream as tokens.
     """
+    return study_of(model, settings)[0]
+
+
+def study_of(model: Model, settings: Settings) -> tuple[Study, Direction]:
+    """The study and the vector it is about, which can be saved."""
     with threads_for(model), torch.no_grad():
         return _run(model, settings)
 
 
-def _run(model: Model, settings: Settings) -> Study:
+def _run(model: Model, settings: Settings) -> tuple[Study, Direction]:
     s, refused = settings, {}
     relations: dict[str, Relation] = {}
     for name in dict.fromkeys((s.relation, *s.relations)):
@@ -123,7 +127,7 @@ def _run(model: Model, settings: Settings) -> Study:
     other = splits[others[0]][0] if others else None
     controls = ladder(chosen.direction, material(model, fit, other, test, s.site, layer), s.draws, s.seed)
     arrays: dict[str, Any] = {"stages": all_stages(model, list(relations.values())), "choice": chosen.table}
-    few = max(4, s.flip_draws // 20)
+    few = max(2, s.flip_draws // 20)
     steps: dict[str, Callable[[], Any]] = {
         "map": lambda: strength_map(bench, s.strengths),
         "flip_curves": lambda: flip_curves(bench, controls, s.flip_draws),
@@ -144,7 +148,7 @@ def _run(model: Model, settings: Settings) -> Study:
         arrays[f"relation_{name}"] = _elsewhere(model, s, splits, name)
     facts = {"settings": s, "fit": fit, "test": test, "chosen": chosen, "few": few, "others": others}
     made = checks(bench, controls, arrays)
-    return Study(
+    done = Study(
         kind="vector-arithmetic",
         title=headline(arrays, facts),
         settings=only(asdict(s)),
@@ -158,6 +162,7 @@ def _run(model: Model, settings: Settings) -> Study:
         texts=_texts(relations, fit, test),
         refused=refused,
     )
+    return done, chosen.direction
 
 
 def _vector(model: Model, s: Settings, fit: Relation, test: Relation) -> tuple[Chosen, Relation]:
@@ -172,8 +177,8 @@ def _vector(model: Model, s: Settings, fit: Relation, test: Relation) -> tuple[C
     free = chosen.direction.independent(test.prompts)
     if len(free) < 2:
         raise BadInput(
-            f"The vector {chosen.direction.name!r} was taken from all but {len(free)} of the tested items, and at least "
-            "two are needed. Ask for more items."
+            f"The vector {chosen.direction.name!r} was taken from all but {len(free)} of the tested items, and two or "
+            "more are needed. Ask for more items."
         )
     return chosen, test[free]
 
@@ -209,4 +214,4 @@ def _texts(relations: dict[str, Relation], fit: Relation, test: Relation) -> dic
     }
 
 
-__all__ = ["CONTEXTS", "Settings", "demo", "run"]
+__all__ = ["CONTEXTS", "Settings", "demo", "run", "study_of"]

@@ -15,10 +15,9 @@ from ...directions import Direction, activations, difference_of_means, update
 from ...edits import add
 from ...errors import BadInput, Refused
 from ...geometry.moments import moments
-from ...gridding import sweep
 from ...model import Model
 from ...readout.linear import LinearReadout
-from ...steering import BUDGET, Where
+from ...steering import Where, swept
 from .items import Relation
 
 
@@ -48,7 +47,7 @@ def choose(
     scales = list(strengths) if strength is None else [strength]
     vectors = {n: update(model, fit.prompts, n, site, name=f"{fit.name} vector, L{n}") for n in layers}
     edit = add(site, {n: v.vector for n, v in vectors.items()}, scales, layers=layers, positions=-1)
-    found = sweep(model, fit.elsewhere, edit, ["logit_diff", "rank"], budget=BUDGET, progress=False)
+    found = swept(model, fit.elsewhere, edit, ["logit_diff", "rank"])
     change = found["effect"].sel(metric="logit_diff", drop=True).mean("prompt").transpose("layer", "scale")
     success = (found["value"].sel(metric="rank", drop=True) == 0).mean("prompt").transpose("layer", "scale")
     table = xr.Dataset({"logit_change": change, "success": success}, attrs=dict(found.attrs))
