@@ -71,8 +71,8 @@ class Outcomes:
     Outcomes, [prompt, vector]: `logit change`, of logit(answer) - logit(foil); `null units`, the same over r |w| /
     (sqrt(d) s), by which an isotropic vector of this norm would change it if it went straight to the readout;
     `success`, 1 where the answer is on top of the whole vocabulary; `pair`, 1 where the answer leads the foil; `kl`
-    from the unedited run, of the first `KL_DRAWS` vectors, else NaN. Prompts where the answer is on top already do not count
-    for `success`, nor those where it leads already for `pair`.
+    from the unedited run, of the first `KL_DRAWS` vectors, else NaN. Prompts where the answer is on top already do not
+    count for `success`, nor those where it leads already for `pair`.
     """
 
     model: Model

@@ -48,10 +48,10 @@ def flip_curves(bench: Bench, controls: Mapping[str, Control], draws: int) -> xr
             if vectors.dim() == 3:  # the boundary is nearest on the side of the token that does not lead
                 other = readout_flips(trace, list(-vectors), layers, limit=STEPS[-1])
                 found = found.assign({m: np.minimum(found[m], other[m]) for m in ("pair", "target")})
-                changed = np.minimum(changed, other["change"])
+                changed = changed.where(changed < other["change"], other["change"])
             for m, measure in enumerate(MEASURES):
-                one = (changed if measure == "change" else found[measure]).transpose("layer", ...)
-                far = one.values.reshape(len(layers), -1)
+                one = changed if measure == "change" else found[measure]
+                far = one.transpose("layer", ...).values.reshape(len(layers), -1)
                 share[c, :, a, m] = (far[:, None] <= np.asarray(STEPS)[:, None]).mean(-1)
                 median[c, :, a, m] = np.quantile(far, 0.5, axis=1, method="inverted_cdf")
             if a == 0:
