@@ -245,7 +245,9 @@ def test_the_planted_direction_is_found_and_scores_one_and_chance_does_not():
         return {"score": readout_score(trace, some, 1.0, "top")["score"].values}
 
     found = against(score, v, ladder(v, draws=400), rest.families)
-    assert float(found["p_greater"].sel(outcome="score", arm="isotropic")) < 0.02  # a few of 400 come near it in 32 dims
+    assert (
+        float(found["p_greater"].sel(outcome="score", arm="isotropic")) < 0.02
+    )  # a few of 400 come near it in 32 dims
     assert float(found["mean"].sel(outcome="score", arm="isotropic")) < 0.15
 
 

@@ -95,13 +95,17 @@ class Outcomes:
         object.__setattr__(self, "lengths", float(np.sqrt(np.square(each).sum())))
 
     def __call__(self, vectors: Tensor) -> dict[str, np.ndarray]:
-        found = self._swept(vectors, ["logit_diff", "top_token"])
-        margin, top = (found["value"].sel(metric=name).values for name in ("logit_diff", "top_token"))
-        own, own_top = (found["base"].sel(metric=name).values[:, None] for name in ("logit_diff", "top_token"))
+        few = len(vectors) <= KL_DRAWS
+        metrics = ["logit_diff", "top_token", *(["kl"] if few else [])]
+        found = self._swept(vectors, metrics)
+        margin, top = (found["value"].sel(metric=name).values for name in metrics[:2])
+        own, own_top = (found["base"].sel(metric=name).values[:, None] for name in metrics[:2])
         answers = self.prompts.answers.numpy()[:, None]  # type: ignore[union-attr]
         kl = np.full(margin.shape, np.nan)
-        few = self._swept(vectors[:KL_DRAWS], ["kl"])["value"].values
-        kl[:, : few.shape[1]] = few
+        if few:
+            kl[:] = found["value"].sel(metric="kl").values
+        else:
+            kl[:, :KL_DRAWS] = self._swept(vectors[:KL_DRAWS], ["kl"])["value"].values
         norms = torch.linalg.vector_norm(vectors.double(), dim=-1).cpu().numpy().T  # [vector] or [prompt, vector]
         change = margin - own
         size = np.broadcast_to(norms if norms.ndim == 2 else norms[None], change.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor
 
@@ -48,9 +49,7 @@ def against(
     if len(set(families)) < 2:
         raise BadInput("An interval over items needs at least two. Give more prompts, of different families.")
     arms = {VECTOR: direction.vector[None]} | {name: control.vectors for name, control in controls.items()}
-    found = {
-        name: {k: np.asarray(v, dtype=np.float64) for k, v in measure(some).items()} for name, some in arms.items()
-    }
+    found = _measured(measure, arms)
     outcomes = list(found[VECTOR])
     n_draws = [len(some) for some in arms.values()]
     shape = (len(outcomes), len(arms))
@@ -97,6 +96,19 @@ def against(
         {"outcome": outcomes, "arm": list(arms), "family": ("prompt", list(families))},
         {"norm": direction.norm, "direction": direction.name, "level": level},
     )
+
+
+def _measured(measure: Measure, arms: Mapping[str, Tensor]) -> dict[str, dict[str, np.ndarray]]:
+    """Every arm's outcomes. Single vectors that are shared by all prompts are measured together."""
+    singles = [name for name, some in arms.items() if some.dim() == 2 and len(some) == 1]
+    found: dict[str, dict[str, np.ndarray]] = {}
+    together = measure(torch.cat([arms[name] for name in singles]))
+    for i, name in enumerate(singles):
+        found[name] = {key: np.asarray(v, dtype=np.float64)[:, i : i + 1] for key, v in together.items()}
+    for name, some in arms.items():
+        if name not in found:
+            found[name] = {key: np.asarray(v, dtype=np.float64) for key, v in measure(some).items()}
+    return found
 
 
 def _mean(values: np.ndarray) -> np.ndarray:  # [prompt, draw] -> [prompt]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -124,9 +125,12 @@ class _Shares:
     bench: Bench
     context: str
 
+    @cached_property
+    def stage(self) -> xr.Dataset:
+        return stages(self.bench.traces[self.context])
+
     def __call__(self, vectors: Tensor) -> dict[str, np.ndarray]:
-        trace = self.bench.traces[self.context]
-        stage = stages(trace)
+        trace, stage = self.bench.traces[self.context], self.stage
         given = vectors if vectors.dim() == 2 else list(vectors)
         made: dict[str, np.ndarray] = {}
         part = "before" if self.context == "elsewhere" else "after"

@@ -21,6 +21,20 @@ def share(value: Any) -> str:
     return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.1f} %"
 
 
+def p_of(value: Any) -> str:
+    """A p-value in a sentence."""
+    value = float(value)
+    return "—" if value != value else f"{value:.2f}" if value >= 0.1 else f"{value:.1g}"
+
+
+def rate(value: Any, items: int, level: float) -> str:
+    """A share of items with its exact limits."""
+    from ...stats import rate_interval
+
+    found = rate_interval(round(float(value) * items), items, level=level)
+    return f"{share(value)} [{share(found.low)}, {share(found.high)}]"
+
+
 def between(one: Any, names: tuple[str, str, str] = ("mean", "low", "high")) -> str:
     """An estimate and its interval."""
     value, low, high = (float(one[name]) for name in names)
@@ -118,11 +132,11 @@ def _one(table: xr.Dataset, what: str, level: float) -> str:
     nulls = [str(a) for a in table["arm"].values if str(table["kind"].sel(arm=a).values) == NULL]
     chance = ", ".join(
         f"{a} {signed(change['mean'].sel(arm=a))} logits, {share(success['mean'].sel(arm=a))} on top (p = "
-        f"{number(change['p_greater'].sel(arm=a), 2)} and {number(success['p_greater'].sel(arm=a), 2)})"
+        f"{number(change['p_greater'].sel(arm=a), 2)} and {p_of(success['p_greater'].sel(arm=a))})"
         for a in nulls
     )
     yes, no = beaten(table, "success", level)
-    on_top = share(success["mean"].sel(arm="vector"))
+    on_top = rate(success["mean"].sel(arm="vector"), int(success["items"]), level)
     text = (
         f"{what} changes the lead of the wanted token by {between(change.sel(arm='vector'))} logits (t interval over "
         f"{int(change['items'])} items), {number(z['mean'])} times what an isotropic vector of this norm would "
@@ -183,7 +197,7 @@ def _score(arrays: Arrays) -> str:
             continue
         before, after = (table.sel(outcome=f"{reading}: {k}", arm="vector")["mean"] for k in ("before", "after"))
         nulls = ", ".join(
-            f"{a} {number(one['mean'].sel(arm=a))} (p = {number(one['p_greater'].sel(arm=a), 2)})"
+            f"{a} {number(one['mean'].sel(arm=a))} (p = {p_of(one['p_greater'].sel(arm=a))})"
             for a in one["arm"].values
             if str(one["kind"].sel(arm=a).values) == NULL
         )

@@ -127,7 +127,7 @@ def _run(model: Model, settings: Settings) -> tuple[Study, Direction]:
     other = splits[others[0]][0] if others else None
     controls = ladder(chosen.direction, material(model, fit, other, test, s.site, layer), s.draws, s.seed)
     arrays: dict[str, Any] = {"stages": all_stages(model, list(relations.values())), "choice": chosen.table}
-    few = max(2, s.flip_draws // 20)
+    few = max(2, s.flip_draws // 50)
     steps: dict[str, Callable[[], Any]] = {
         "map": lambda: strength_map(bench, s.strengths),
         "flip_curves": lambda: flip_curves(bench, controls, s.flip_draws),
