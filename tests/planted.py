@@ -1,68 +1,53 @@
-"""A decoder whose answers are known because its weights were set by hand: a relation is one vector, written by one MLP.
+"""A decoder whose turns are set by hand: attention writes nothing, and chosen MLPs turn chosen words by chosen angles.
 
-Token `argument(i)` has the embedding a e_i - b r, token `answer(i)` a e_i + b r, with e_i and r orthonormal. The MLP of
-layer `SWITCH` writes 2 b r whatever it reads; everything else writes next to nothing. So up to that layer the argument
-is on top, from it on the answer, the relation's vector is r, and adding 2 b r anywhere before does what the MLP does.
+Word v starts as `size` times the v-th unit vector. A neuron sees one word: its weight on that coordinate is large and
+its threshold lies between what the norm makes of the word and of every other. What it writes lies along a spare
+coordinate, so the angle is arctan(write / size), and every other word is left exactly as it was.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 import cutaway
 
-ITEMS, LAYERS, SWITCH, WIDTH, VOCAB = 8, 5, 2, 32, 24
-A, B = 3.0, 1.0
+
+def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """One token a word or punctuation mark, split at white space; `[UNK]` for all others."""
+    vocab = {word: i for i, word in enumerate(dict.fromkeys(["[UNK]", *words]))}
+    inner = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]")
 
 
-def basis() -> torch.Tensor:
-    """Orthonormal rows [WIDTH - 1, WIDTH] with mean zero, so that centring changes nothing."""
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64)
-    start[:, 0] = 1
-    return torch.linalg.qr(start).Q.T[1:].float()
+def planted(words: Sequence[str], turned: Mapping[int, Mapping[str, float]], n_layers: int = 4) -> cutaway.Model:
+    """A model in which block `layer` turns a word by an angle in degrees, and nothing else turns anything.
 
-
-def relation() -> torch.Tensor:
-    """The direction r."""
-    return basis()[ITEMS]
-
-
-def argument(i: int) -> int:
-    return 1 + i
-
-
-def answer(i: int) -> int:
-    return 1 + ITEMS + i
-
-
-def model() -> cutaway.Model:
+    A word may be turned in one block only.
+    """
+    tokenizer = word_tokenizer(words)
+    n = len(tokenizer)
+    d = 4 * math.ceil((n + n_layers + 1) / 4)
     config = GPT2Config(
-        vocab_size=VOCAB, n_positions=16, n_embd=WIDTH, n_layer=LAYERS, n_head=2, bos_token_id=0, eos_token_id=0
-    )
-    torch.manual_seed(0)
+        vocab_size=n, n_embd=d, n_layer=n_layers, n_head=2, n_inner=max((1, *map(len, turned.values()))),
+        n_positions=32, layer_norm_epsilon=1e-12, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
     hf = GPT2LMHeadModel(config).eval()
-    rows = basis()
+    size, seen, unseen = 3.0, math.sqrt(d - 1), -1 / math.sqrt(d - 1)  # what the norm makes of a unit vector's entries
     with torch.no_grad():
-        table = hf.transformer.wte.weight
-        table[:] = 0.1 * rows[ITEMS + 1 :][:VOCAB].repeat(2, 1)[:VOCAB]
-        for i in range(ITEMS):
-            table[argument(i)] = A * rows[i] - B * rows[ITEMS]
-            table[answer(i)] = A * rows[i] + B * rows[ITEMS]
-        hf.transformer.wpe.weight.mul_(1e-3)
-        for block in hf.transformer.h:
-            for out in (block.attn.c_proj, block.mlp.c_proj):
-                out.weight.mul_(1e-2)
-        hf.transformer.h[SWITCH].mlp.c_proj.bias[:] = 2 * B * rows[ITEMS]
-    return cutaway.Model(hf, name="planted")
-
-
-def prompts(items: range | list[int] = range(ITEMS)) -> cutaway.Prompts:
-    """Two fillers, then the argument."""
-    return cutaway.Prompts(
-        ids=[[20, 21, argument(i)] for i in items],
-        answers=[answer(i) for i in items],
-        foils=[argument(i) for i in items],
-        families=[f"item {i}" for i in items],
-    )
+        for name, parameter in hf.named_parameters():
+            parameter.fill_(1.0 if "ln" in name and name.endswith("weight") else 0.0)
+        hf.transformer.wte.weight[:, :n] = size * torch.eye(n)
+        for layer, angles in turned.items():
+            mlp = hf.transformer.h[layer].mlp
+            for neuron, (word, degrees) in enumerate(angles.items()):
+                v = tokenizer.convert_tokens_to_ids(word)
+                mlp.c_fc.weight[v, neuron], mlp.c_fc.bias[neuron] = 20.0, -10 * (seen + unseen)
+                active = 20.0 * seen - 10 * (seen + unseen)  # far above 0, where the nonlinearity is the identity
+                mlp.c_proj.weight[neuron, n + layer] = size * math.tan(math.radians(degrees)) / active
+    return cutaway.Model(hf, tokenizer, name="planted")

@@ -10,7 +10,7 @@ import torch
 
 import cutaway
 import families
-import planted
+import planted_relation as planted
 from cutaway.controls import against, generator, ladder, norm_matched, pair_flip_probability, random_units
 from cutaway.errors import BadInput
 from cutaway.readout.comparison import before_after, rows

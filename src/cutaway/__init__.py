@@ -61,6 +61,7 @@ _HOME = {
     "save_subspaces": "geometry.subspaces",
     "load_subspaces": "geometry.subspaces",
     "energy_by_token": "geometry.energy",
+    "rotations": "geometry.rotations",
     "save_result": "saving",
     "open_result": "saving",
 }

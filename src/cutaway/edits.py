@@ -134,14 +134,21 @@ class Edit(Edits):
         for direction in self.directions:
             direction.check(model)
         if self.site == "logits":
-            raise BadInput("Logits are where a metric reads; edit final_norm or resid_post instead.")
+            raise BadInput("Logits are where a metric reads: edit resid_post of the last layer instead.")
         operations = self.operations(prompts) if callable(self.operations) else self.operations
         layers = choices.layers(model, site.name, self.layers)
+        for operation, (_, some) in itertools.product(operations, layers[1]):
+            for n in some:
+                operation.check(site.name, n, choices.width(model, site, n))
         for operation in operations:
             if isinstance(operation, Scaled):
-                _check_vectors(model, site.name, [n for _, some in layers[1] for n in some], prompts, operation)
+                operation.check_prompts(len(prompts))
         heads = choices.numbers("head", self.heads, *choices.heads(model, site, layers))
         neurons = choices.numbers("neuron", self.neurons, *choices.neurons(model, site, layers))
+        if self.queries is not None and site.name != "pattern":
+            raise BadInput(f"Only a pattern has queries to choose, not {site.name}. Choose positions.")
+        if self.queries is not None and self.positions is not None:
+            raise BadInput("A pattern's positions are its queries: choose one of the two.")
         queries = self.positions if self.queries is None else self.queries
         default = "each" if site.axes == ("prompt", "position", "d_model") or "neuron" in site.axes else "all"
         places = choices.positions(prompts, operations, default if queries is None else queries)
@@ -372,6 +379,7 @@ def put(
 
 def _scaled(name: str, kind: type[Scaled], site: str, vectors: Any, scale: Any, where: Sequence[Choice]) -> Edit:
     vector_axis, each = _vectors(vectors)
+    _check_scale(scale)
     scales = list(scale) if isinstance(scale, list | tuple | np.ndarray | Tensor) else None
     labels = (
         [] if scales is None else [float(s) if not isinstance(s, Mapping) else f"#{i}" for i, s in enumerate(scales)]
@@ -457,7 +465,10 @@ def _by_layer(given: Mapping[int, Any]) -> dict[int, Tensor]:
 
 
 def _finite(given: Any) -> Tensor:
-    vectors = torch.as_tensor(getattr(given, "vector", given)).detach()
+    try:
+        vectors = torch.as_tensor(getattr(given, "vector", given)).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"Vectors are tensors, arrays or lists of numbers: {error}") from None
     if not bool(torch.isfinite(vectors).all()) or vectors.dim() not in (1, 2, 3):
         raise BadInput(
             "Vectors are finite, [width], [vector, width] or [vector, prompt, width]; these have shape "
@@ -466,19 +477,10 @@ def _finite(given: Any) -> Tensor:
     return vectors
 
 
-def _check_vectors(model: Model, site: str, layers: Sequence[int], prompts: Prompts, operation: Scaled) -> None:
-    """Pass if a vector can be added or put there.
-
-    Raises:
-        BadInput: another width than the site's, or not one vector a prompt.
-    """
-    widths = set() if find_site(site).axes[-1] != "d_model" else {model.d_model}
-    for layer in layers:
-        vector, _ = operation.at(layer)
-        if widths and vector.shape[-1] not in widths:
-            raise BadInput(
-                f"A vector of width {vector.shape[-1]} cannot be used at {site} of {model.name}, whose width is "
-                f"{model.d_model}."
-            )
-        if vector.dim() == 2 and len(vector) != len(prompts):
-            raise BadInput(f"There are {len(prompts)} prompts but a vector for each of {len(vector)}.")
+def _check_scale(given: Any) -> None:
+    several = given if isinstance(given, list | tuple) else [given]
+    for one in (v for s in several for v in (s.values() if isinstance(s, Mapping) else [s])):
+        try:
+            torch.as_tensor(one, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise BadInput(f"A scale is a number, a mapping layer -> number, or a list of them, not {one!r}.") from None

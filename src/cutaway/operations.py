@@ -45,6 +45,13 @@ class Operation:
         """Prompts whose activations are needed at the edited site, one for each prompt of the base."""
         return ()
 
+    def check(self, site: str, layer: int, width: int | None) -> None:
+        """Pass if it fits a site of this width (None: it has no fixed one).
+
+        Raises:
+            BadInput: it does not.
+        """
+
     def changed(
         self, where: np.ndarray, change_at: str, layer: int, base: Prompts, origin: np.ndarray | None
     ) -> np.ndarray:
@@ -119,7 +126,7 @@ class Reference:
 
     def keys(self, prompts: Prompts) -> list[list[tuple]]:
         """The key of each real token, prompt by prompt."""
-        templates = getattr(prompts, "templates", None) or prompts.families
+        templates = prompts.templates or prompts.families
         shared = [r for r in self.prompts.roles if r in prompts.roles]
         found = []
         for i, length in enumerate(prompts.lengths.tolist()):
@@ -189,18 +196,26 @@ class Scaled(Operation):
     vector: Tensor | Mapping[int, Tensor]
     scale: float | Mapping[int, float] = 1.0
 
-    def at(self, layer: int) -> tuple[Tensor, float]:
-        """The vector and the scale of a layer.
+    def check(self, site: str, layer: int, width: int | None) -> None:
+        for what, given in (("vectors", self.vector), ("scales", self.scale)):
+            if isinstance(given, Mapping) and layer not in given:
+                known = ", ".join(map(str, given))
+                raise BadInput(f"The {what} differ by layer and there is none for layer {layer} (given: {known}).")
+        _fits(site, layer, width, self.at(layer)[0], "A vector for")
+
+    def check_prompts(self, n: int) -> None:
+        """Pass if vectors that differ by prompt are one a prompt.
 
         Raises:
-            BadInput: they differ by layer and this layer has none.
+            BadInput: they are not.
         """
-        for what, given in (("vector", self.vector), ("scale", self.scale)):
-            if isinstance(given, Mapping) and layer not in given:
-                raise BadInput(
-                    f"The {what}s differ by layer and there is none for layer {layer}. Give one for each edited layer "
-                    f"(there are some for {sorted(given)}), or choose layers=."
-                )
+        every = self.vector.values() if isinstance(self.vector, Mapping) else [self.vector]
+        for vector in every:
+            if vector.dim() == 2 and len(vector) != n:
+                raise BadInput(f"There are {n} prompts but a vector for each of {len(vector)}.")
+
+    def at(self, layer: int) -> tuple[Tensor, float]:
+        """The vector and the scale of a layer."""
         vector = self.vector[layer] if isinstance(self.vector, Mapping) else self.vector
         return vector, float(self.scale[layer] if isinstance(self.scale, Mapping) else self.scale)
 
@@ -254,6 +269,11 @@ class Function(Operation):
 
     def describe(self) -> str:
         return getattr(self.function, "__name__", "function")
+
+
+def _fits(site: str, layer: int, width: int | None, vector: Tensor, what: str) -> None:
+    if width is not None and (vector.dim() == 0 or vector.shape[-1] != width):
+        raise BadInput(f"{what} {site} of layer {layer} has {width} numbers; this one has shape {tuple(vector.shape)}.")
 
 
 def resampled(reference: Prompts, base: Prompts, seed: int, same: bool) -> Prompts:

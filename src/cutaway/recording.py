@@ -53,10 +53,11 @@ def record(
 
     def last(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         stream.append(hidden(output).detach().clone())
-        if ("final_norm", None) not in recorder.wanted:
+        if ("final_norm", None) not in recorder.wanted and model.reads_stream:
             raise Enough  # the unembedding is not needed
 
     everything = together(prompts) if len(prompts) > 1 else prompts[0]
+    logits = None
     with steady(model.hf), Hooks() as hooks:
         kept = capture(hooks, model, calls, rules)
         for block in model.anatomy.blocks:
@@ -67,12 +68,15 @@ def record(
             layer: _answer(hooks, model.anatomy.blocks[layer], len(prompts[0]), len(everything)) for layer in answers
         }
         with suppress(Enough), attach(hooks, model.anatomy, recorder):
-            model.forward(everything, all_logits=False)
+            logits = model.forward(everything, all_logits=not model.reads_stream)
+    if model.reads_stream:
+        logits = None
     runs, start = [], 0
     for some in prompts:
         rows = slice(start, start + len(some))
         sites = {key: value[rows] for key, value in recorder.kept.items()}
-        runs.append(Run([x[rows] for x in stream], sites, batch=len(everything)))
+        own = None if logits is None else logits[rows]
+        runs.append(Run([x[rows] for x in stream], sites, batch=len(everything), logits=own))
         start += len(some)
     runs[0].calls = calls
     runs[0].cache = [_kept(k, len(prompts[0])) for k in kept]

@@ -39,6 +39,12 @@ class Run:
     cache: list[tuple[Tensor, Tensor] | None] = field(default_factory=list)  # keys and values of each layer
     answers: dict[int, Answer] = field(default_factory=dict)  # of the attention modules that were asked for
     batch: int = 0  # prompts in the forward that the calls were captured from
+    logits: Tensor | None = None  # of a model whose stream cannot be read alone
+
+    @property
+    def left(self) -> Tensor:
+        """What metrics read, [prompt, position, ...]: the stream after the last block, or the logits."""
+        return self.stream[-1] if self.logits is None else self.logits
 
     def site(self, name: str, layer: int) -> Tensor:
         """A recorded activation [prompt, position, ...] ([prompt, head, query, key] of a pattern)."""

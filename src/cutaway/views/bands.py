@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..wording import prose
+from ..wording import number, prose
 from .frame import WIDTH, band, circle, drawing, line, mark, polyline, round_steps, text
 from .nodes import Node
 
@@ -111,17 +111,23 @@ def bands(
     for k, curve in enumerate(curves):
         body += [polyline(run, f"thin line{k % _COLOURS}") for one in curve.each for run in runs(one)]  # type: ignore[arg-type]
     for k, curve in enumerate(curves):
-        dash, colour = _DASHES[(k + k // _COLOURS) % len(_DASHES)], k % _COLOURS
+        dash, colour = _DASHES[k % len(_DASHES)], k % _COLOURS
         for run in runs(curve.middle):
             body.append(polyline(run, f"line line{colour}", dash))  # type: ignore[arg-type]
-            body += [circle(a, b, 2.5, f"dot line{colour}") for a, b in run]
+        for i, value in enumerate(curve.middle):
+            if value == value:
+                told = f"{curve.name}, {ticks[i]}: {number(value)} {unit}"
+                body.append(circle(x(i), y(value), 2.5, f"dot line{colour}", told))
         last = [p for run in runs(curve.middle) for p in run][-1:]
         names += [(p[1], curve.name, f"name{colour}") for p in last]
     body += [text(_RIGHT + 8, at + 4, prose(words, 30), kind) for at, words, kind in _apart(names)]
     foot = _BOTTOM + 30
     for name, signs in (marks or {}).items():
         foot += _ROW
-        body += [mark(x(i), foot - 4, sign) for i, sign in enumerate(signs) if sign == sign]
+        for i, sign in enumerate(signs):
+            if sign == sign:
+                told = f"{name}, {ticks[i]}: {said[0 if sign > 0 else 1 if sign < 0 else 2]}"
+                body.append(mark(x(i), foot - 4, sign, told))
         body.append(text(_RIGHT + 8, foot, prose(name, 30), "small"))
     if marks:
         foot += _ROW

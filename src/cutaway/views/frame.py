@@ -63,19 +63,24 @@ def polygon(points: Iterable[tuple[float, float]], kind: str, **more: Any) -> No
     return node("polygon", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=kind, **more)
 
 
-def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], kind: str) -> Node:
+def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], kind: str, **more: Any) -> Node:
     """The area between two lines over the same x."""
-    there, back = list(zip(x, low, strict=True)), list(zip(x, high, strict=True))[::-1]
-    return polygon([*there, *back], kind)
+    there, back = zip(x, low, strict=True), list(zip(x, high, strict=True))[::-1]
+    return polygon([*there, *back], kind, **more)
 
 
-def mark(x: float, y: float, sign: float) -> Node:
+def mark(x: float, y: float, sign: float, told: str = "") -> Node:
     """A sign as a shape: a triangle up for plus, a triangle down for minus, an open circle for 0."""
     if sign == 0:
-        return circle(x, y, 2.5, "mark none")
+        return circle(x, y, 2.5, "mark none", told)
     tip = -5 if sign > 0 else 5
     corners = [(x - 4.5, y - 0.7 * tip), (x + 4.5, y - 0.7 * tip), (x, y + tip)]
-    return polygon(corners, f"mark {'pos' if sign > 0 else 'neg'}")
+    return node(
+        "polygon",
+        told_by(told),
+        points=" ".join(f"{a:.1f},{b:.1f}" for a, b in corners),
+        class_="mark pos" if sign > 0 else "mark neg",
+    )
 
 
 def squares(corners: Sequence[tuple[float, float]], size: float, kind: str, strength: float) -> Node:
@@ -84,7 +89,7 @@ def squares(corners: Sequence[tuple[float, float]], size: float, kind: str, stre
     return node("path", d=path, class_=kind, fill_opacity=f"{strength:.2f}")
 
 
-def round_steps(low: float, high: float, about: int = 4) -> list[float]:
+def round_steps(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers from `low` to `high`, about so many: multiples of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / max(about, 1)
     if not rough > 0:
