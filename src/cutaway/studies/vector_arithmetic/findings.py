@@ -132,7 +132,7 @@ def _one(table: xr.Dataset, what: str, level: float) -> str:
     nulls = [str(a) for a in table["arm"].values if str(table["kind"].sel(arm=a).values) == NULL]
     chance = ", ".join(
         f"{a} {signed(change['mean'].sel(arm=a))} logits, {share(success['mean'].sel(arm=a))} on top (p = "
-        f"{number(change['p_greater'].sel(arm=a), 2)} and {p_of(success['p_greater'].sel(arm=a))})"
+        f"{p_of(change['p_greater'].sel(arm=a))} and {p_of(success['p_greater'].sel(arm=a))})"
         for a in nulls
     )
     yes, no = beaten(table, "success", level)
