@@ -170,7 +170,7 @@ def test_a_schedule_is_one_strength_a_layer_and_a_missing_layer_is_an_error():
         np.testing.assert_allclose(here.values, alone["value"].values.reshape(here.shape), atol=1e-6)
     with pytest.raises(BadInput, match="none for layer 2"):
         cutaway.sweep(model, some, cutaway.add("mlp_out", v, {0: 1.0}, layers=[0, 2]))
-    with pytest.raises(BadInput, match="width 3"):
+    with pytest.raises(BadInput, match="has 32 numbers"):
         cutaway.sweep(model, some, cutaway.add("mlp_out", torch.ones(3), layers=[0]))
     with pytest.raises(BadInput, match="3 prompts"):
         cutaway.sweep(model, some, cutaway.add("mlp_out", [torch.ones(2, model.d_model)], layers=[0]))
