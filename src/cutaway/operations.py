@@ -190,8 +190,8 @@ class Mean(Operation):
 
 
 @dataclass(frozen=True, eq=False)
-class Add(Operation):
-    """old + scale * vector. `vector`: one, or one a layer; `scale`: the same, or one a layer."""
+class Scaled(Operation):
+    """scale * vector, to be added or put. `vector` [width] or [prompt, width]; `scale` a number; or one a layer."""
 
     vector: Tensor | Mapping[int, Tensor]
     scale: float | Mapping[int, float] = 1.0
@@ -201,21 +201,55 @@ class Add(Operation):
             if isinstance(given, Mapping) and layer not in given:
                 known = ", ".join(map(str, given))
                 raise BadInput(f"The {what} differ by layer and there is none for layer {layer} (given: {known}).")
-        fits(site, layer, width, self.at(layer)[0], "A vector added to")
+        fits(site, layer, width, self.at(layer)[0], "A vector for")
+
+    def check_prompts(self, n: int) -> None:
+        """Pass if vectors that differ by prompt are one a prompt.
+
+        Raises:
+            BadInput: they are not.
+        """
+        every = self.vector.values() if isinstance(self.vector, Mapping) else [self.vector]
+        for vector in every:
+            if vector.dim() == 2 and len(vector) != n:
+                raise BadInput(f"There are {n} prompts but a vector for each of {len(vector)}.")
 
     def at(self, layer: int) -> tuple[Tensor, float]:
+        """The vector and the scale of a layer."""
         vector = self.vector[layer] if isinstance(self.vector, Mapping) else self.vector
         return vector, float(self.scale[layer] if isinstance(self.scale, Mapping) else self.scale)
+
+    def amount(self, change: Change, prompt: Tensor, old: Tensor, runs: Runs) -> Tensor:
+        """scale * vector for n tokens [n, width], or for all of them alike [width], in the dtype of `old`."""
+        vector, scale = self.at(change.layer)
+        wide = scale * vector.to(old.device, torch.promote_types(old.dtype, torch.float32))
+        if vector.dim() == 2:
+            wide = wide[runs.chosen.to(old.device)[prompt]]
+            wide = wide.reshape(len(old), *(1,) * (old.dim() - 2), -1)  # the same for every head
+        return wide.to(old.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Scaled):
+    """old + scale * vector."""
 
     def changed(
         self, where: np.ndarray, change_at: str, layer: int, base: Prompts, origin: np.ndarray | None
     ) -> np.ndarray:
         vector, scale = self.at(layer)
-        return where if scale != 0 and bool((vector != 0).any()) else np.zeros_like(where)
+        moves = (vector != 0).any(-1).cpu().numpy() & (scale != 0)  # [] or [prompt]
+        return where & (moves[:, None] if moves.ndim else moves)
 
     def new(self, old: Tensor, change: Change, prompt: Tensor, position: Tensor, runs: Runs) -> Tensor:
-        vector, scale = self.at(change.layer)
-        return old + (scale * vector.to(old.device, torch.promote_types(old.dtype, torch.float32))).to(old.dtype)
+        return old + self.amount(change, prompt, old, runs)
+
+
+@dataclass(frozen=True, eq=False)
+class Put(Scaled):
+    """scale * vector in place of what was there."""
+
+    def new(self, old: Tensor, change: Change, prompt: Tensor, position: Tensor, runs: Runs) -> Tensor:
+        return self.amount(change, prompt, old, runs).expand_as(old)
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,6 +303,6 @@ def unique(items: Iterable[Any]) -> list[Any]:
 
 
 __all__ = [
-    "Add", "Function", "Mean", "Operation", "Reference", "Runs", "TakeFrom", "Zero",
+    "Add", "Function", "Mean", "Operation", "Put", "Reference", "Runs", "Scaled", "TakeFrom", "Zero",
     "fits", "resampled", "unique",
 ]  # fmt: skip

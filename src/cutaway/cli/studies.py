@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 STUDY_COMMANDS = {
     "attribution": "attribution:attribution",
     "ioi": "ioi:ioi",
+    "vector-arithmetic": "vector_arithmetic:vector_arithmetic",
     "rotation": "rotation:rotation",
     "subspace": "subspace:subspace",
 }
