@@ -457,11 +457,16 @@ def _vectors(given: Any) -> tuple[tuple | None, list[Any]]:
 
 def _one_vector(given: Any) -> Any:
     """A vector, one a prompt, or one a layer."""
-    return _by_layer(given) if isinstance(given, Mapping) else _finite(given)
+    if isinstance(given, Mapping):
+        return _by_layer(given)
+    vector = _finite(given)
+    if vector.dim() > 2:
+        raise BadInput(f"One vector is of shape [width] or [prompt, width]; this one has {tuple(vector.shape)}.")
+    return vector
 
 
 def _by_layer(given: Mapping[int, Any]) -> dict[int, Tensor]:
-    return {int(k): _finite(v) for k, v in given.items()}
+    return {int(k): _one_vector(v) for k, v in given.items()}
 
 
 def _finite(given: Any) -> Tensor:
