@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -38,8 +38,9 @@ STUDY = ["study", "ioi", "--families", "4", "--top", "2", "--quiet"]
 
 def sweeps(kills: int, rng: random.Random, folder: Path) -> Row:
     """Kill -9 while a sweep runs; a series ends when a process gets to the end."""
-    begin = time.monotonic()
     plain = faults.work(n=24)
+    begin = time.monotonic()
+    faults.work(folder / "timed", n=24)
     length = time.monotonic() - begin
     done = survived = lost = series = 0
     while done < kills:
@@ -61,6 +62,7 @@ def sweeps(kills: int, rng: random.Random, folder: Path) -> Row:
 def studies(kills: int, rng: random.Random, folder: Path) -> Row:
     """Kill -9 while `cutaway study ioi` runs, then `cutaway resume`."""
     os.chdir(folder)
+    run([*STUDY, "-o", "first"])
     begin = time.monotonic()
     run([*STUDY, "-o", "whole"])
     length = time.monotonic() - begin
@@ -148,22 +150,29 @@ def main() -> None:
     torch.set_num_threads(1)
     rng = random.Random(asked.seed)
     flip, cut = "one bit of a shard turned over", "a shard cut short"
-    rows = []
-    with tempfile.TemporaryDirectory() as place, faults.small_shards(), open(os.devnull, "w") as nowhere:
-        folder, out, err = Path(place), sys.stdout, sys.stderr
-        sys.stderr = nowhere  # what is said of damaged shards
-        rows.append(sweeps(asked.kills, rng, folder))
-        rows.append(damaged(asked.files, rng, folder, lambda p: faults.flip(p, rng.randrange(10**6)), flip))
-        rows.append(damaged(asked.files, rng, folder, lambda p: faults.cut(p, rng.random()), cut))
-        rows.append(full_disks(asked.disks, rng, folder))
-        sys.stdout = nowhere
-        rows.append(studies(asked.studies, rng, folder))
-        os.chdir("/")
-        sys.stdout, sys.stderr = out, err
+    rows: list[Row] = []
     print("| fault | tried | survived, same bits | finished shards lost |")
-    print("|---|---|---|---|")
-    for name, tried, survived, lost in rows:
-        print(f"| {name} | {tried} | {survived} | {lost} |")
+    print("|---|---|---|---|", flush=True)
+    out = sys.stdout
+
+    def tell(row: Row) -> None:
+        rows.append(row)
+        print("|", " | ".join(map(str, row)), "|", file=out, flush=True)
+
+    with (
+        tempfile.TemporaryDirectory() as place,
+        faults.small_shards(),
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),  # what is said of damaged shards
+    ):
+        folder = Path(place)
+        tell(sweeps(asked.kills, rng, folder))
+        tell(damaged(asked.files, rng, folder, lambda p: faults.flip(p, rng.randrange(10**6)), flip))
+        tell(damaged(asked.files, rng, folder, lambda p: faults.cut(p, rng.random()), cut))
+        tell(full_disks(asked.disks, rng, folder))
+        tell(studies(asked.studies, rng, folder))
+        os.chdir("/")
     sys.exit(0 if all(tried == survived and not lost for _, tried, survived, lost in rows) else 1)
 
 
