@@ -44,8 +44,10 @@ _HOME = {
     "bos_sensitivity": "readout.bos",
     "head_scores": "readout.head_scores",
     "role_attention": "readout.head_scores",
+    "attention_patterns": "readout.patterns",
     "save_result": "saving",
     "open_result": "saving",
+    "open_study": "studies.study",
 }
 """Public name -> the module it lives in."""
 

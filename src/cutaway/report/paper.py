@@ -7,8 +7,8 @@ import io
 import xarray as xr
 
 from ..errors import BadInput
-from ..wording import label, signed
-from .pieces import largest, shown_text
+from ..figures import largest
+from ..wording import label, shown_text, signed
 
 
 def contributions_png(terms: xr.DataArray, top: int = 14) -> bytes:

@@ -70,6 +70,15 @@ def effects(
     return xr.Dataset(data, coords, attrs)
 
 
+def with_example(found: xr.Dataset, clean: Prompts, other: Prompts) -> xr.Dataset:
+    """With the first prompt's tokens at each position of the grid, `clean_token` and `other_token`, as an example."""
+    if "position" not in found["effect"].dims:
+        return found
+    wanted = [p if isinstance(p, str) else int(p) for p in found["position"].values.tolist()]
+    tokens = [[run.tokens[0][int(run.at(p)[0])] for p in wanted] for run in (clean, other)]
+    return found.assign_coords(clean_token=("position", tokens[0]), other_token=("position", tokens[1]))
+
+
 def part(found: xr.Dataset, prompts: Sequence[int], source: Array, level: float = 0.95) -> xr.Dataset:
     """The same on some of the prompts."""
     index = list(prompts)
