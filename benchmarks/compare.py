@@ -124,14 +124,13 @@ def measure(
 
 
 def roofline(found: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
-    """How long the plan's own FLOPs take at the rate of matrix products that was measured between the sweeps."""
+    """How long the plan's products take alone, and what they would take at the machine's rate for 1,024 rows."""
     rate = median(value for answer in found for value in answer["rates"])
     first = found[0]
-    floor = first["plan_flops"] / rate
-    same = ("plan", "path", "plan_flops", "counted_flops", "cells_run")
+    floor = median(value for answer in found for value in answer["floors"])
+    same = ("plan", "path", "plan_flops", "floor_flops", "counted_flops", "cells_run")
     row = {"gflops": rate / 1e9, "floor": floor, "of_floor": seconds / floor, **{key: first[key] for key in same}}
-    if row["counted_flops"]:
-        row["of_counted_floor"] = seconds / (row["counted_flops"] / rate)
+    row["of_rate"] = seconds / (row["plan_flops"] / rate)
     return row
 
 
@@ -155,13 +154,13 @@ def tables(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             f"\n### {key[0]} shape, {case.n_prompts} prompts x {case.length} tokens, "
             f"first different at token {case.differs_at}\n"
         )
-        heads = ("site", "cells (run)", "cutaway", "of the floor", "of counted", *(CONTENDERS[n] for n in names))
+        heads = ("site", "cells (run)", "cutaway", "of its products", "of the rate", *(CONTENDERS[n] for n in names))
         yield f"| {' | '.join(heads)} |"
         yield "|---|--:|--:|--:|--:|" + "--:|" * len(names)
         for site in dict.fromkeys(row["site"] for row in here):
             line = {row["contender"]: row for row in here if row["site"] == site}
             ours = line.get("cutaway", {})
-            floors = [f"{ours[key]:.2f}" if key in ours else "–" for key in ("of_floor", "of_counted_floor")]
+            floors = [f"{ours[key]:.2f}" if key in ours else "–" for key in ("of_floor", "of_rate")]
             cells = f"{next(iter(line.values()))['cells']} ({ours.get('cells_run', '–')})"
             shown = [entry(line[n]) if n in line else "–" for n in names]
             yield f"| {site} | {cells} | {entry(ours) if ours else '–'} | {' | '.join((*floors, *shown))} |"
@@ -184,9 +183,10 @@ def footnote(options: argparse.Namespace) -> str:
         f"rounds taking turns, {options.threads} threads, {options.device}, float32, random weights. ~: timed on "
         f"{options.cells} random cells and scaled. Nx: times cutaway's seconds. Then the largest difference of a value "
         "to cutaway's, relative to the largest |logit difference|. (run): cells that can differ from the base, which "
-        "are all that cutaway runs; the others run every cell. Of the floor: seconds over the plan's FLOPs at the rate "
-        "of float32 products of 1,024 rows with d x 4d and back, measured between the sweeps. Of counted: same for "
-        "the FLOPs that were counted as they happened, recording the runs included."
+        "are all that cutaway runs; the others run every cell. Of its products: seconds over those that the "
+        "plan's matrix products alone take, with the plan's row counts and the model's weights, timed between the "
+        "sweeps. Of the rate: over the plan's FLOPs at the rate of products of 1,024 rows with one d x 4d matrix and "
+        "back."
     )
 
 

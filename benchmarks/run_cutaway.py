@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from contender import Job, Result, Sweep, load_hf, serve
+from floor import flops, products, seconds
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,6 +16,10 @@ from cutaway.plan import TOKENS
 
 COUNTABLE = 60.0
 """Seconds of a sweep up to which its FLOPs are also counted as they happen, in a run that is not timed."""
+
+
+AFFORDABLE = 2e13
+"""FLOPs of a plan up to which its bare products are timed before and after the sweep, and above which only after."""
 
 
 def rates(d_model: int, device: str, seconds: float = 0.4) -> list[float]:
@@ -47,20 +52,25 @@ def load(folder: Path, device: str) -> Sweep:
             cells = [found.sel(layer=layer, **{axis: i}).values for layer, i in job.cells]
             return Result(torch.tensor(cells))
         begin = time.perf_counter()
+        plan = cutaway.denoise(model, clean, corrupt, job.site, dry_run=True)
+        least = products(model, plan, corrupt, [clean])
         around = rates(model.d_model, device)
+        floors = [seconds(least)] if plan.flops < AFFORDABLE else []
         start = time.perf_counter()
         dataset = cutaway.denoise(model, clean, corrupt, job.site)
-        seconds = time.perf_counter() - start
+        taken = time.perf_counter() - start
+        floors += [seconds(least)]
         around += rates(model.d_model, device)
-        plan = cutaway.denoise(model, clean, corrupt, job.site, dry_run=True)
         key = (job.site, *job.clean.shape, int((job.clean != job.corrupt).any(0).int().argmax()))
-        if key not in counted and seconds < COUNTABLE:
+        if key not in counted and taken < COUNTABLE:
             with FlopCounterMode(display=False) as counter:
                 cutaway.denoise(model, clean, corrupt, job.site)
             counted[key] = counter.get_total_flops()
         values: Tensor = torch.from_numpy(dataset["value"].transpose(..., "prompt").values)
         more = {
             "rates": around,
+            "floors": floors,
+            "floor_flops": flops(least),
             "plan_flops": plan.flops,
             "counted_flops": counted.get(key),
             "cells_run": len(plan.variants),
@@ -68,7 +78,7 @@ def load(folder: Path, device: str) -> Sweep:
             "path": dataset.attrs["path"],
             "base": dataset["base"].values.tolist(),
         }
-        beside = time.perf_counter() - begin - seconds
+        beside = time.perf_counter() - begin - taken
         return Result(values.reshape(len(job.cells), -1), not_counted=beside, more=more)
 
     return sweep

@@ -344,14 +344,14 @@ def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch: pytest.MonkeyP
     whole = cutaway.sweep(model, base, cutaway.patch("resid_pre", source))["value"]
     run = gridding._run
 
-    def scarce(model, base, plan, *rest):
+    def scarce(model, ways, base, plan, *rest):
         if plan.budget > 300:
             raise torch.OutOfMemoryError("out of memory")
-        return run(model, base, plan, *rest)
+        return run(model, ways, base, plan, *rest)
 
     monkeypatch.setattr(gridding, "_run", scarce)
     found = cutaway.sweep(model, base, cutaway.patch("resid_pre", source))
-    assert found.attrs["budgets"] == "[512, 256]"
+    assert found.attrs["budgets"] == "[1024, 512, 256]"
     assert np.allclose(found["value"], whole, atol=1e-5)
 
 

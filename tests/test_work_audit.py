@@ -48,7 +48,7 @@ def test_a_residual_sweep_touches_only_what_an_edit_can_reach(name: str, differs
     with Counter(model) as counter:
         cutaway.sweep(model, base, cutaway.patch("resid_pre", source))
     n, last = model.n_layers, model.n_layers - 1
-    traces = 2 * 2 * 9  # base and source together
+    traces = 2 * 9 + 2 * (9 - differs_at)  # the base, and the source from where it differs
     suffixes = {t: 9 - t for t in range(differs_at, 9)}
     for layer in range(n):
         entered = 2 * (suffixes[differs_at] + layer * sum(suffixes.values()))  # layer 0: only the differing token

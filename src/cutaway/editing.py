@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .edits import Change
-from .recording import Recorded
+from .runs import Recorded
 
 KEY_SITES = frozenset({"k", "v"})
 

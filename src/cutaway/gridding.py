@@ -20,15 +20,17 @@ from .anatomy import steady
 from .editing import EditTap, Task, whole_rows
 from .edits import Edits, Grid, as_edits, patch
 from .errors import BadInput, Refused
+from .following import recorded_tokens
 from .metrics import Metric, as_metric, logit_diff, renamed
 from .operations import Zero, unique
 from .paths import Ways, engine
 from .plan import TOKENS, Plan, Variant, make_plan
 from .prompts import Prompts, Read
 from .readings import Readings
-from .recording import Recorded, record, recorded
+from .recording import record, recorded
 from .replay import Wave
 from .results import prompt_coords, run_card
+from .runs import Recorded
 from .screening import choose, estimate, missed
 
 if TYPE_CHECKING:
@@ -85,8 +87,9 @@ def sweep(
     screened = None if screen is None else _Screened(model, base, grid, readings, screen, seed, budget)
     cells = grid.cells if screened is None else tuple(grid.cells[i] for i in screened.chosen.cells)
     ways = engine(model)
-    n_recorded = 1 + len(unique(source for cell in cells for c in cell for source in c.operation.sources))
-    planned = partial(make_plan, cells, ways.shape, base.lengths.numpy(), readings.at.numpy(), n_recorded=n_recorded)
+    sources = unique(source for cell in cells for c in cell for source in c.operation.sources)
+    n_recorded = recorded_tokens(base, sources, ways.rules is not None)
+    planned = partial(make_plan, cells, ways.shape, base.lengths.numpy(), readings.at.numpy(), recorded=n_recorded)
     plan = planned(budget)
     if dry_run:
         return plan

@@ -142,7 +142,8 @@ def _fails(model: Model, rules: Any, shape: Shape, kinds: Callable[[Model, Promp
     ids = probe_ids(model.config, model.hf.get_input_embeddings().num_embeddings, 3)  # type: ignore[operator,union-attr]
     length = ids.shape[1]
     base = Prompts(ids=[ids[0].tolist(), ids[1, : length - 2].tolist()])
-    source = Prompts(ids=[[*ids[0, :2].tolist(), *ids[2, 2:].tolist()], ids[2, : length - 2].tolist()])
+    ends = ids[2, 2:].tolist()  # the source parts from the base after two tokens
+    source = Prompts(ids=[[*ids[0, :2].tolist(), *ends], [*ids[1, :2].tolist(), *ends[:-2]]])
     worst = 0.0
     for one in kinds(model, source):
         try:
@@ -166,9 +167,10 @@ def _disagreement(model: Model, base: Prompts, edits: Edits, rules: Any, shape: 
     with steady(model.hf):
         changes = [c for v in plan.variants for c in v.all_changes]
         wave = Wave(model, recorded(model, base, which, changes, rules, plan.answers), base, reads, plan.end)
+        plain = Wave(model, recorded(model, base, which, changes, None), base, reads, plan.end)
         for chunk in plan.chunks:
             variants = [plan.variants[i] for i in chunk]
-            a, b = wave.climb(variants).double().cpu(), wave.forward(variants).double().cpu()
+            a, b = wave.climb(variants).double().cpu(), plain.forward(variants).double().cpu()
             used = torch.from_numpy(reads)[:, None] >= torch.tensor([v.first for v in variants])[None, :, None]
             a, b = a[used], b[used]
             worst = max(worst, float((a - b).norm(dim=-1).max() / b.norm(dim=-1).max()))

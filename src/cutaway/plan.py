@@ -14,7 +14,7 @@ import numpy as np
 
 from .edits import Cell, Change
 
-TOKENS = 512
+TOKENS = 1024
 """Tokens a chunk may hold: above that, temporaries outgrow the C library's fast allocations on a CPU."""
 
 
@@ -139,7 +139,7 @@ def make_plan(
     lengths: np.ndarray,
     reads: np.ndarray,
     budget: int = TOKENS,
-    n_recorded: int = 1,
+    recorded: int | None = None,
 ) -> Plan:
     """Plan a sweep.
 
@@ -149,7 +149,7 @@ def make_plan(
         lengths: tokens of each prompt.
         reads: [prompt, read] positions that metrics read.
         budget: tokens a chunk may hold.
-        n_recorded: runs of every prompt that are recorded before (the base's, and each source's).
+        recorded: tokens of the runs that are recorded before, the base's and each source's (default: the base's).
     """
     n_prompts, end = len(lengths), int(reads.max()) + 1
     variants = []
@@ -168,12 +168,14 @@ def make_plan(
     size = max(1, min(n_prompts, budget // max(end, 1)))
     groups = tuple(np.arange(start, min(start + size, n_prompts)) for start in range(0, n_prompts, size))
     chunks = tuple(_chunks(variants, end, max(1, budget // size)))
-    run = sum(layer.flops for layer in shape.layers) * int(lengths.sum())
+    token = sum(layer.flops for layer in shape.layers)
+    run = token * int(lengths.sum())
     full = len(cells) * (run + shape.vocab_flops * n_prompts)
+    flops = run if recorded is None else token * recorded
     if shape.full:
-        flops = (n_recorded + len(variants)) * run
+        flops += len(variants) * run
     else:
-        flops = n_recorded * run + sum(_cost(v, shape, end, n_prompts, reads.shape[1]) for v in variants)
+        flops += sum(_cost(v, shape, end, n_prompts, reads.shape[1]) for v in variants)
     return Plan(groups, tuple(variants), chunks, len(cells), n_prompts, end, budget, full, flops)
 
 

@@ -1,10 +1,9 @@
-"""What is recorded before a sweep: one forward over the base and its sources together, kept as a `Run` each."""
+"""What is recorded before a sweep: the base and its sources, kept as a `Run` each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,48 +13,16 @@ from torch import Tensor, nn
 from .anatomy import Block, steady
 from .calls import BlockCall, BlockRules, Enough, Keep, capture
 from .edits import Change
-from .hooks import Hooks, first_tensor, hidden, with_hidden
+from .following import follow, parting
+from .hooks import Hooks, first_tensor, hidden
 from .operations import Mean, Reference, unique
 from .prompts import Prompts
+from .runs import Answer, Key, Recorded, Run, inner
+from .slicing import slice_activation
 from .taps import Recorder, attach
 
 if TYPE_CHECKING:
     from .model import Model
-
-Key = tuple[str, int | None]
-
-
-@dataclass
-class Answer:
-    """What an attention module put out: its tensor [prompt, position, d], and the form it came in."""
-
-    value: Tensor
-    form: Any
-    flat: bool  # prompts and positions are one axis
-
-    def shaped(self, value: Tensor) -> Any:
-        """Another value [prompt, token, d] in that form."""
-        return with_hidden(self.form, value.flatten(0, 1) if self.flat else value)
-
-
-@dataclass
-class Run:
-    """One run of some prompts. `stream[l]` is what entered block l, `stream[n_layers]` what left the last one."""
-
-    stream: list[Tensor]
-    sites: dict[Key, Tensor]
-    calls: list[BlockCall] = field(default_factory=list)
-    cache: list[tuple[Tensor, Tensor] | None] = field(default_factory=list)  # keys and values of each layer
-    answers: dict[int, Answer] = field(default_factory=dict)  # of the attention modules that were asked for
-    batch: int = 0  # prompts in the forward that the calls were captured from
-
-    def site(self, name: str, layer: int) -> Tensor:
-        """A recorded activation [prompt, position, ...] ([prompt, head, query, key] of a pattern)."""
-        if name in ("resid_pre", "embed"):
-            return self.stream[0 if name == "embed" else layer]
-        if name == "resid_post":
-            return self.stream[layer + 1]
-        return self.sites[name, layer if name != "final_norm" else None]
 
 
 def together(prompts: Sequence[Prompts]) -> Prompts:
@@ -75,7 +42,7 @@ def record(
 
     The first also has the calls, the keys and values, and what the attention modules of the layers `answers` put out.
     """
-    recorder = Recorder(key for key in wanted if key[0] not in ("embed", "resid_pre", "resid_post"))
+    recorder = Recorder(inner(wanted))
     stream: list[Tensor] = []
     calls: list[BlockCall] = []
 
@@ -94,6 +61,7 @@ def record(
         kept = capture(hooks, model, calls, rules)
         for block in model.anatomy.blocks:
             hooks.before(block.module, before)
+            slice_activation(hooks, block, model.device)
         hooks.after(model.anatomy.blocks[-1].module, last)
         given = {
             layer: _answer(hooks, model.anatomy.blocks[layer], len(prompts[0]), len(everything)) for layer in answers
@@ -160,36 +128,24 @@ def mean_table(
     return {k: (s / counts.reshape(-1, *[1] * (s.dim() - 1))) for k, s in sums.items()}
 
 
-@dataclass
-class Recorded:
-    """Everything recorded for one group of prompts: what operations ask for (see `operations.Runs`)."""
-
-    base: Run
-    sources: dict[int, Run]  # by the identity of the whole source prompts
-    tables: dict[tuple[int, str, int | None], Tensor]  # means, by the identity of their reference
-    chosen: Tensor  # [prompt] the group, as indices into all base prompts
-
-    def of(self, prompts: Prompts, site: str, layer: int) -> Tensor:
-        value = self.sources[id(prompts)].site(site, layer)
-        return value.transpose(1, 2) if site == "pattern" else value
-
-    def means(self, reference: Prompts, keys: Reference, site: str, layer: int) -> Tensor:
-        return self.tables[id(keys), site, layer if site != "final_norm" else None]
-
-    def old(self, site: str, layer: int) -> Tensor:
-        """The base's activation with position as second axis, [prompt, position, ...]."""
-        value = self.base.site(site, layer)
-        return value.transpose(1, 2) if site == "pattern" else value
-
-
 def recorded(
     model: Model, base: Prompts, which: np.ndarray, changes: Sequence[Change], rules: Any, answers: Iterable[int] = ()
 ) -> Recorded:
-    """One forward over a group of base prompts and the same prompts of every source; `answers` as in `record`."""
+    """A group of base prompts and the same prompts of every source; `answers` as in `record`.
+
+    Sources that begin like the base are run from where they part from it; the base and the others in one forward.
+    """
     sources = unique(s for c in changes for s in c.operation.sources)
     wanted = {(c.site, c.layer) for c in changes}
     index = which.tolist()
-    runs = record(model, [base[index], *(s[index] for s in sources)], wanted, rules, answers)
+    starts = {id(s): parting(base, s) if rules else 0 for s in sources}
+    whole = [s for s in sources if not starts[id(s)]]
+    runs = record(model, [base[index], *(s[index] for s in whole)], wanted, rules, answers)
+    by_source = {id(s): run for s, run in zip(whole, runs[1:], strict=True)}
+    for source in sources:
+        if starts[id(source)]:
+            run = follow(model, runs[0], source[index], starts[id(source)], wanted)
+            by_source[id(source)] = record(model, [source[index]], wanted)[0] if run is None else run
     tables = {}
     for reference in unique(c.operation.reference for c in changes if isinstance(c.operation, Mean)):
         keys = {
@@ -197,5 +153,4 @@ def recorded(
         }
         for (site, layer), table in mean_table(model, reference, keys).items():
             tables[id(reference), site, layer] = table
-    by_source = {id(s): run for s, run in zip(sources, runs[1:], strict=True)}
     return Recorded(runs[0], by_source, tables, torch.from_numpy(which))

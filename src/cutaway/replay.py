@@ -23,7 +23,8 @@ from .hooks import Hooks
 from .packing import Packed, only_reads, pack, slots, tokens
 from .plan import Variant
 from .prompts import Prompts
-from .recording import Recorded, together
+from .recording import together
+from .runs import Recorded
 from .slicing import slice_activation
 from .taps import Inside, Recorder, Tap, attach
 

@@ -27,8 +27,8 @@ from .packing import pack, slots, tokens
 from .plan import Variant
 from .prompts import Prompts
 from .readings import Readings
-from .recording import Recorded
 from .replay import tasks_of
+from .runs import Recorded
 from .stats import rate_interval
 from .taps import Inside, attach
 

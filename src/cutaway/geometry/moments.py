@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..errors import BadInput
 from ..prompts import Prompts
-from ..recording import Key, record
+from ..recording import record
+from ..runs import Key
 
 if TYPE_CHECKING:
     from ..model import Model
