@@ -185,7 +185,8 @@ def _marked(dataset: xr.Dataset, array: xr.Dataset | xr.DataArray) -> xr.Dataset
 
 def _restored(dataset: xr.Dataset) -> xr.Dataset | xr.DataArray:
     """As it was before saving: one array where it was one, text as text, coordinates in the order of their names."""
-    text = {name: v.astype(str) for name, v in dataset.variables.items() if v.dtype.kind in "OT"}
+    words = [name for name, v in dataset.variables.items() if v.dtype.kind in "OT"]
+    text = {name: dataset.variables[name].copy(data=_fixed(dataset.variables[name].values)) for name in words}
     dataset = dataset.assign({k: v for k, v in text.items() if k in dataset.data_vars}).assign_coords(
         {k: v for k, v in text.items() if k in dataset.coords}
     )
@@ -194,6 +195,13 @@ def _restored(dataset: xr.Dataset) -> xr.Dataset | xr.DataArray:
     name = dataset.attrs[_ONE]
     array = dataset[name or "value"].rename(name or None)
     return array.assign_attrs({k: v for k, v in dataset.attrs.items() if k != _ONE})
+
+
+def _fixed(text: Any) -> Any:
+    """Text as numpy keeps it, from whatever Zarr keeps it as."""
+    import numpy as np
+
+    return np.asarray(text, dtype=object).astype(str)
 
 
 def _as_dataset(array: xr.Dataset | xr.DataArray) -> xr.Dataset:

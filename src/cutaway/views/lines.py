@@ -38,7 +38,7 @@ def lines(
     steps = round_steps(low, high)
     body = [line(left, bottom, right, bottom, "grid")]
     body += [line(left, y(v), right, y(v), "axis" if v == 0 else "grid") for v in steps]
-    body += [text(left - 6, y(v) + 4, number(v), "number", "end") for v in steps]
+    body += [text(left - 6, y(v) + 4, f"{v:g}", "number", "end") for v in steps]
     every = max(1, len(ticks) // 16)
     body += [text(x(i), bottom + 18, tick, "small", "middle") for i, tick in enumerate(ticks) if i % every == 0]
     placed: list[float] = []

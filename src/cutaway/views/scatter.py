@@ -37,8 +37,8 @@ def scatter(
     steps = round_steps(low, high)
     body = [line(place(v, False), top, place(v, False), top + size, "axis" if v == 0 else "grid") for v in steps]
     body += [line(left, place(v, True), left + size, place(v, True), "axis" if v == 0 else "grid") for v in steps]
-    body += [text(place(v, False), top + size + 13, number(v), "number", "middle") for v in steps]
-    body += [text(left - 5, place(v, True) + 4, number(v), "number", "end") for v in steps]
+    body += [text(place(v, False), top + size + 13, f"{v:g}", "number", "middle") for v in steps]
+    body += [text(left - 5, place(v, True) + 4, f"{v:g}", "number", "end") for v in steps]
     body.append(line(left, top + size, left + size, top, "step diagonal"))
     points = [(place(float(a), False), place(float(b), True)) for a, b in zip(x, y, strict=True)]
     for i, (a, b, name) in enumerate(zip(x, y, names, strict=True)):
