@@ -48,6 +48,7 @@ _HOME = {
     "save_result": "saving",
     "open_result": "saving",
     "open_study": "studies.study",
+    "show": "showing",
 }
 """Public name -> the module it lives in."""
 

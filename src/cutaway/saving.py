@@ -157,14 +157,36 @@ def open_result(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     import xarray as xr
 
+    from . import accessor as accessor  # results can show themselves
+
     folder = Path(folder)
-    if not (folder / "result.json").is_file():
-        raise BadInput(f"{folder} is no result folder: it has no result.json.")
-    facts = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    if facts.get("schema_version") != SCHEMA_VERSION:
-        raise BadInput(f"{folder} has schema version {facts.get('schema_version')}; this is version {SCHEMA_VERSION}.")
+    facts = _read_facts(folder)
+    if not (folder / "result.zarr").is_dir():
+        raise BadInput(f"{folder} has no arrays: there is no result.zarr in it.")
     with xr.open_datatree(folder / "result.zarr", engine="zarr", consolidated=False) as tree:
         return {name: _restored(node.to_dataset().load()) for name, node in tree.children.items()}, facts
+
+
+def result_kind(folder: str | Path) -> str:
+    """What a result folder holds, such as `study ioi` or `patch`.
+
+    Raises:
+        BadInput: it is no result folder, or one of another version.
+    """
+    return str(_read_facts(Path(folder))["kind"])
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    if not (folder / "result.json").is_file():
+        raise BadInput(f"{folder} is no result folder: it has no result.json.")
+    try:
+        facts = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        version = facts.get("schema_version")
+    except (ValueError, AttributeError) as error:
+        raise BadInput(f"{folder / 'result.json'} cannot be read as a result: {error}.") from None
+    if version != SCHEMA_VERSION:
+        raise BadInput(f"{folder} has schema version {version}; this is version {SCHEMA_VERSION}.")
+    return facts
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, xr.Dataset | xr.DataArray]) -> None:

@@ -212,9 +212,9 @@ def _lens_svg(found: xr.Dataset) -> str:
 
 
 def _lens_png(found: xr.Dataset) -> bytes:
-    from ..report.paper import lens_png
+    from ..showing import show
 
-    return lens_png(_single(found))
+    return show(_single(found)).plotted("png")
 
 
 def _single(found: Any) -> Any:
@@ -290,7 +290,7 @@ def attribute(
         ".csv": lambda: _attribution_csv(found),
         ".html": lambda: _attribution_page(found, top_k),
         ".svg": lambda: _attribution_svg(found, top_k),
-        ".png": lambda: _attribution_png(found, top_k),
+        ".png": lambda: _attribution_png(found),
         ".tex": lambda: written("latex") + "\n",
     })  # fmt: skip
 
@@ -338,7 +338,7 @@ def _attribution_svg(found: xr.DataArray, top_k: int) -> str:
     return standalone(contributions(_single(found), 0, top_k).svg)
 
 
-def _attribution_png(found: xr.DataArray, top_k: int) -> bytes:
-    from ..report.paper import contributions_png
+def _attribution_png(found: xr.DataArray) -> bytes:
+    from ..showing import show
 
-    return contributions_png(_single(found), top_k)
+    return show(_single(found)).plotted("png")

@@ -29,11 +29,15 @@ class Picture:
     data: Any = None
     places: Mapping[str, str | int] = field(default_factory=dict)
 
+    def numbers(self) -> Table | None:
+        """What is drawn as a table; None for a view that is a table itself."""
+        return self.table or twin(self.svg, self.svg.attributes.get("aria-label", self.caption))
+
     def element(self) -> Node:
         """The figure as one element, complete without any script."""
         drawn = self.svg
         label = drawn.attributes.get("aria-label", self.caption)
-        numbers = self.table or twin(drawn, label)
+        numbers = self.numbers()
         return node(
             "figure",
             scrolling(drawn, label) if drawn.tag == "svg" else drawn,
