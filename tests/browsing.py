@@ -1,4 +1,4 @@
-"""A real browser for tests: pages are opened as a reader opens them, and everything they ask for or complain of is kept."""
+"""A real browser for tests: pages are opened as a reader opens them; what they ask for or complain of is kept."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class Seen:
     """What pages asked for and complained of."""
 
     requests: list[str] = field(default_factory=list)
+    blocked: list[str] = field(default_factory=list)  # of these, what the page's policy stopped
     errors: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
@@ -51,16 +52,19 @@ class Browser:
         context = self.chromium.new_context(
             viewport={"width": width, "height": 900}, color_scheme=theme, java_script_enabled=scripts, **more
         )
+        context.set_default_timeout(5000)
         seen = Seen()
         page = context.new_page()
         page.on("request", lambda r: seen.requests.append(r.url))
+        page.on("requestfailed", lambda r: seen.blocked.append(r.url) if r.failure == "csp" else None)
         page.on("pageerror", lambda e: seen.errors.append(str(e)))
         page.on("console", lambda m: seen.errors.append(m.text) if m.type == "error" else None)
-        page.expose_function("violated", seen.violations.append)
+        page.expose_function("violated", lambda what: seen.violations.append(what))
         page.add_init_script(
-            "document.addEventListener('securitypolicyviolation', (e) => violated(`${e.violatedDirective} ${e.blockedURI}`))"
+            "document.addEventListener('securitypolicyviolation',"
+            " (e) => violated(`${e.violatedDirective} ${e.blockedURI}`))"
         )
-        address = file if str(file).startswith("http") else Path(file).resolve().as_uri()
+        address = file if str(file).startswith(("http:", "file:")) else Path(file).resolve().as_uri()
         page.goto(str(address))
         try:
             yield page, seen

@@ -9,7 +9,7 @@ import xarray as xr
 
 from .. import views
 from ..views import Picture
-from ..wording import shown_text
+from ..wording import prose
 
 
 def attention_figure(
@@ -35,7 +35,7 @@ def attention_figure(
     weights = np.stack([flat.values[i, j] for i, j in at]).reshape(len(at), n, n)
     ranked = {name: [float(values[i, j]) for i, j in at] for name, values in (scores or {}).items()}
     caption = (
-        f"Attention on “{shown_text(text)}”: each head's weights from 0 to 1, a row for who looks, a column for where; "
+        f"Attention on “{prose(text, 240)}”: each head's weights from 0 to 1, a row for who looks, a column for where; "
         "shading by the square root, so that small weights can be seen."
     )
     tokens = [str(t) for t in data["input_token"].values]

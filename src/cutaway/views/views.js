@@ -116,7 +116,8 @@ function noteChoice(figure, from) {
   figure.querySelector(":scope > .choice")?.remove();
   if (!from || !figure.contains(from) || !chosen) return;
   const others = [...document.querySelectorAll("figure.view")].filter((f) => f !== figure &&
-    f.querySelector(".chosen, .chooses") && f.offsetParent !== null).slice(0, 6);
+    f.querySelector(".chosen, .chooses") && f.offsetParent !== null)
+    .sort((a, b) => (b.dataset.view === "attention") - (a.dataset.view === "attention")).slice(0, 6);
   const links = others.map((f) => make("button", { type: "button", click: () => {
     f.scrollIntoView({ block: "center", behavior: still() ? "auto" : "smooth" });
     (f.querySelector(".chosen[tabindex], [tabindex='0']") || f).focus({ preventScroll: true });
@@ -167,7 +168,14 @@ function enhanceMarks(figure) {
   if (table) { table.setAttribute("role", "grid"); }
   const scroller = figure.querySelector(":scope > .scroll");
   if (scroller) scroller.removeAttribute("tabindex"); // its marks are the tab stop now
-  if (!marks.some((m) => m.getAttribute("tabindex") === "0")) marks[0].setAttribute("tabindex", "0");
+  stop(marks);
+}
+/** See to it that one of the marks that can be seen is the tab stop. */
+function stop(marks) {
+  const now = marks.find((m) => m.getAttribute("tabindex") === "0");
+  if (now && (visible(now) || !marks.some(visible))) return;
+  now?.setAttribute("tabindex", "-1");
+  (marks.find(visible) || marks[0]).setAttribute("tabindex", "0");
 }
 function visible(mark) { return mark.getClientRects().length > 0; }
 function reach(figure, mark) {
@@ -448,6 +456,7 @@ once.set("lens", (figure, data) => {
   const rows = [...table.tBodies[0].rows], n = rows.length;
   function stride(step) {
     rows.forEach((row, k) => { row.hidden = (n - 1 - k) % step !== 0; });
+    if (figure.querySelector("[data-mark]")) stop([...cell.values()]);
   }
   const steps = [1, 2, 4, 8].filter((s) => s === 1 || n / s >= 4);
   const first = n > 24 ? (steps.find((s) => n / s <= 24) || steps[steps.length - 1]) : 1;
