@@ -33,6 +33,11 @@ $(VENV)/.installed-all: pyproject.toml constraints.txt | $(VENV)/bin/python
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/compare.py $(BENCH)
 
+# Screened sweeps beside exact ones. Quick: make bench-screening BENCH="--models pocket --cases 8"
+.PHONY: bench-screening
+bench-screening: $(VENV)/.installed
+	$(BIN)/python benchmarks/screening.py $(BENCH)
+
 clean:
 	rm -rf $(VENV) $(DEMO)
 

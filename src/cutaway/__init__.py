@@ -45,6 +45,7 @@ _HOME = {
     "head_scores": "readout.head_scores",
     "role_attention": "readout.head_scores",
     "attention_patterns": "readout.patterns",
+    "rotations": "geometry.rotations",
     "save_result": "saving",
     "open_result": "saving",
     "open_study": "studies.study",

@@ -75,6 +75,18 @@ def heads(model: Model, site: Any, layers: Options) -> tuple[Choice, int]:
     return "each", counts.pop()
 
 
+def width(model: Model, site: Any, layer: int) -> int | None:
+    """The length of a vector at a site: of the stream, of a head, of the neurons. None for a pattern."""
+    block = model.anatomy.blocks[layer]
+    if "d_model" in site.axes:
+        return model.d_model
+    if "neuron" in site.axes:
+        return None if block.mlp is None else block.mlp.n_neurons
+    if "d_head" not in site.axes or block.attention is None:
+        return None
+    return block.attention.d_head if site.name in ("q", "k") else block.attention.d_value
+
+
 def neurons(model: Model, site: Any, layers: Options) -> tuple[Choice, int]:
     if "neuron" not in site.axes:
         return None, 0
@@ -126,6 +138,8 @@ def positions(prompts: Prompts, operations: Sequence[Operation], given: Choice) 
         origin = np.zeros(real.shape, int)
         moved = False
         for place in some:
+            if not isinstance(place, int | np.integer | str):
+                raise BadInput(f"A position is an index or a role, not {place!r}.")
             at = prompts.at(place if isinstance(place, str) else int(place)).numpy()
             where[np.arange(len(at)), at] = True
             for source in sources:

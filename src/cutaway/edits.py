@@ -130,11 +130,18 @@ class Edit(Edits):
         """
         site = find_site(self.site)
         if self.site == "logits":
-            raise BadInput("Logits are where a metric reads; edit final_norm or resid_post instead.")
+            raise BadInput("Logits are where a metric reads: edit resid_post of the last layer instead.")
         operations = self.operations(prompts) if callable(self.operations) else self.operations
         layers = choices.layers(model, site.name, self.layers)
+        for operation, (_, some) in itertools.product(operations, layers[1]):
+            for n in some:
+                operation.check(site.name, n, choices.width(model, site, n))
         heads = choices.numbers("head", self.heads, *choices.heads(model, site, layers))
         neurons = choices.numbers("neuron", self.neurons, *choices.neurons(model, site, layers))
+        if self.queries is not None and site.name != "pattern":
+            raise BadInput(f"Only a pattern has queries to choose, not {site.name}. Choose positions.")
+        if self.queries is not None and self.positions is not None:
+            raise BadInput("A pattern's positions are its queries: choose one of the two.")
         queries = self.positions if self.queries is None else self.queries
         default = "each" if site.axes == ("prompt", "position", "d_model") or "neuron" in site.axes else "all"
         places = choices.positions(prompts, operations, default if queries is None else queries)
@@ -339,6 +346,7 @@ def add(
         layers, heads, positions, neurons: as in `patch`.
     """
     vector_axis, each = _vectors(vectors)
+    _check_scale(scale)
     scales = list(scale) if isinstance(scale, list | tuple | np.ndarray | Tensor) else None
     labels = (
         [] if scales is None else [float(s) if not isinstance(s, Mapping) else f"#{i}" for i, s in enumerate(scales)]
@@ -408,11 +416,32 @@ def _vectors(given: Any) -> tuple[tuple | None, list[Any]]:
     """(labels of the axis or None, the vectors)."""
     if isinstance(given, Mapping):
         if all(isinstance(k, int | np.integer) for k in given):
-            return None, [{int(k): torch.as_tensor(v).detach() for k, v in given.items()}]
-        return tuple(map(str, given)), [torch.as_tensor(v).detach() for v in given.values()]
+            return None, [{int(k): _vector(v) for k, v in given.items()}]
+        return tuple(map(str, given)), [_vector(v) for v in given.values()]
     if isinstance(given, list | tuple) and given and isinstance(given[0], Tensor | np.ndarray | Mapping):
-        return tuple(range(len(given))), [v if isinstance(v, Mapping) else torch.as_tensor(v).detach() for v in given]
-    vectors = torch.as_tensor(given).detach()
-    if not bool(torch.isfinite(vectors).all()) or vectors.dim() not in (1, 2):
-        raise BadInput(f"Vectors are finite, [width] or [vector, width]; these have shape {tuple(vectors.shape)}.")
+        by_layer = [{int(k): _vector(v) for k, v in g.items()} if isinstance(g, Mapping) else None for g in given]
+        return tuple(range(len(given))), [m if m else _vector(g) for m, g in zip(by_layer, given, strict=True)]
+    vectors = _vector(given, (1, 2))
     return (None, [vectors]) if vectors.dim() == 1 else (tuple(range(len(vectors))), list(vectors))
+
+
+def _vector(given: Any, dims: tuple[int, ...] = (1,)) -> Tensor:
+    try:
+        vector = torch.as_tensor(given).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"Vectors are tensors, arrays or lists of numbers: {error}") from None
+    if vector.dim() not in dims or not bool(torch.isfinite(vector).all()):
+        forms = " or ".join(("[width]", "[vector, width]")[: len(dims)])
+        kind = "these have" if len(dims) > 1 else "this one has"
+        what = f"{kind} shape {tuple(vector.shape)}" if vector.dim() not in dims else "these are not"
+        raise BadInput(f"Vectors are finite numbers of shape {forms}, and {what}.")
+    return vector
+
+
+def _check_scale(given: Any) -> None:
+    several = given if isinstance(given, list | tuple) else [given]
+    for one in (v for s in several for v in (s.values() if isinstance(s, Mapping) else [s])):
+        try:
+            torch.as_tensor(one, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise BadInput(f"A scale is a number, a mapping layer -> number, or a list of them, not {one!r}.") from None

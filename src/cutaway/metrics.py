@@ -132,7 +132,8 @@ def as_metric(given: Any) -> Metric:
     """A `Metric` from one, its name, or any function of (logits at the read positions, prompts).
 
     The function gets logits [prompt, vocab] (or [prompt, read, vocab] for a list of read positions) and the prompts
-    they belong to, which may be some of the prompts, in any order and repeated; it returns one number a prompt.
+    they belong to, which may be some of the prompts, in any order and repeated; it returns one number a prompt, or for
+    a list of read positions one a prompt and read.
 
     Raises:
         BadInput: it is none of these.

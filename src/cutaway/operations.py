@@ -45,6 +45,13 @@ class Operation:
         """Prompts whose activations are needed at the edited site, one for each prompt of the base."""
         return ()
 
+    def check(self, site: str, layer: int, width: int | None) -> None:
+        """Pass if it fits a site of this width (None: it has no fixed one).
+
+        Raises:
+            BadInput: it does not.
+        """
+
     def changed(
         self, where: np.ndarray, change_at: str, layer: int, base: Prompts, origin: np.ndarray | None
     ) -> np.ndarray:
@@ -119,7 +126,7 @@ class Reference:
 
     def keys(self, prompts: Prompts) -> list[list[tuple]]:
         """The key of each real token, prompt by prompt."""
-        templates = getattr(prompts, "templates", None) or prompts.families
+        templates = prompts.templates or prompts.families
         shared = [r for r in self.prompts.roles if r in prompts.roles]
         found = []
         for i, length in enumerate(prompts.lengths.tolist()):
@@ -189,6 +196,13 @@ class Add(Operation):
     vector: Tensor | Mapping[int, Tensor]
     scale: float | Mapping[int, float] = 1.0
 
+    def check(self, site: str, layer: int, width: int | None) -> None:
+        for what, given in (("vectors", self.vector), ("scales", self.scale)):
+            if isinstance(given, Mapping) and layer not in given:
+                known = ", ".join(map(str, given))
+                raise BadInput(f"The {what} differ by layer and there is none for layer {layer} (given: {known}).")
+        _fits(site, layer, width, self.at(layer)[0], "A vector added to")
+
     def at(self, layer: int) -> tuple[Tensor, float]:
         vector = self.vector[layer] if isinstance(self.vector, Mapping) else self.vector
         return vector, float(self.scale[layer] if isinstance(self.scale, Mapping) else self.scale)
@@ -210,6 +224,11 @@ class ProjectOut(Operation):
 
     basis: Tensor  # [rank, width], orthonormal rows
     mean: Tensor | None = None
+
+    def check(self, site: str, layer: int, width: int | None) -> None:
+        _fits(site, layer, width, self.basis, "A subspace of")
+        if self.mean is not None:
+            _fits(site, layer, width, self.mean, "The mean of")
 
     def new(self, old: Tensor, change: Change, prompt: Tensor, position: Tensor, runs: Runs) -> Tensor:
         basis = self.basis.to(old.device, torch.promote_types(old.dtype, torch.float32))
@@ -235,6 +254,11 @@ class Function(Operation):
 
     def describe(self) -> str:
         return getattr(self.function, "__name__", "function")
+
+
+def _fits(site: str, layer: int, width: int | None, vector: Tensor, what: str) -> None:
+    if width is not None and (vector.dim() == 0 or vector.shape[-1] != width):
+        raise BadInput(f"{what} {site} of layer {layer} has {width} numbers; this one has shape {tuple(vector.shape)}.")
 
 
 def orthonormal(subspace: Tensor | Sequence[Any]) -> Tensor:

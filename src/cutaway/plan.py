@@ -8,11 +8,13 @@ stated number of tokens; the plan alone decides them, so the same plan gives the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .edits import Cell, Change
+from .memory import Memory, Sizes, estimate
+from .operations import unique
 
 TOKENS = 1024
 """Tokens a chunk may hold: above that, temporaries outgrow the C library's fast allocations on a CPU."""
@@ -35,6 +37,7 @@ class Shape:
     layers: tuple[Layer, ...]
     last_keys_flops: int  # of one token in the last block, until its keys and values are there
     vocab_flops: int  # of one token in the unembedding
+    sizes: Sizes
     full: bool = False  # its blocks cannot be called alone: every variant is a full forward
 
     @property
@@ -79,6 +82,7 @@ class Plan:
     budget: int
     full_flops: int
     flops: int
+    memory: Memory
 
     @property
     def answers(self) -> list[int]:
@@ -96,7 +100,8 @@ class Plan:
         return (
             f"{self.n_cells} cells x {self.n_prompts} prompts: {self.n_cells - len(self.variants)} cells equal "
             f"the base, {len(self.variants)} run in {waves} waves of at most {self.budget} tokens; "
-            f"{self.flops / 1e9:.3g} GFLOP, {100 * self.share:.3g} % of one full forward a cell"
+            f"{self.flops / 1e9:.3g} GFLOP, {100 * self.share:.3g} % of one full forward a cell; "
+            f"about {self.memory.total / 1e6:.3g} MB beside the weights"
         )
 
 
@@ -140,6 +145,7 @@ def make_plan(
     reads: np.ndarray,
     budget: int = TOKENS,
     recorded: int | None = None,
+    logits: int = 0,
 ) -> Plan:
     """Plan a sweep.
 
@@ -150,6 +156,7 @@ def make_plan(
         reads: [prompt, read] positions that metrics read.
         budget: tokens a chunk may hold.
         recorded: tokens of the runs that are recorded before, the base's and each source's (default: the base's).
+        logits: whole rows of logits that metrics hold at once.
     """
     n_prompts, end = len(lengths), int(reads.max()) + 1
     variants = []
@@ -175,11 +182,39 @@ def make_plan(
     if shape.full:
         flops += len(variants) * run
     else:
-        flops += sum(_cost(v, shape, end, n_prompts, reads.shape[1]) for v in variants)
-    return Plan(groups, tuple(variants), chunks, len(cells), n_prompts, end, budget, full, flops)
+        flops += sum(cost(v, shape, end, n_prompts, reads.shape[1]) for v in variants)
+    longest = max((sum(end - variants[i].first for i in chunk) for chunk in chunks), default=0)
+    changes = [c for v in variants for c in v.all_changes]
+    plan = Plan(
+        groups=groups,
+        variants=tuple(variants),
+        chunks=chunks,
+        n_cells=len(cells),
+        n_prompts=n_prompts,
+        end=end,
+        budget=budget,
+        full_flops=full,
+        flops=flops,
+        memory=Memory(0, 0, 0),
+    )
+    memory = estimate(
+        shape.sizes,
+        shape.n_layers,
+        prompts=size,
+        positions=int(lengths.max()),
+        wave_tokens=max(longest, int(lengths.max())) if shape.full else longest,
+        prefix=max((v.first for v in variants), default=0),
+        runs=1 + len(unique(s for c in changes for s in c.operation.sources)),
+        sites=[(c.site, c.layer) for c in changes],
+        answers=len(plan.answers),
+        logits=min(logits, max((len(c) for c in chunks), default=1) * reads.shape[1]),
+        cells=len(cells),
+        results=len(cells) * n_prompts * reads.shape[1],
+    )
+    return replace(plan, memory=memory)
 
 
-def _cost(variant: Variant, shape: Shape, end: int, n_prompts: int, n_reads: int) -> int:
+def cost(variant: Variant, shape: Shape, end: int, n_prompts: int, n_reads: int) -> int:
     """FLOPs of one variant: its suffix through the blocks, the last block for its reads alone."""
     suffix, every = end - variant.first, np.arange(n_prompts)
     flops = 0

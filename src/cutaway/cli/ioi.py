@@ -9,6 +9,7 @@ import click
 from ..saving import check_folder_free, save_result
 from .deliver import Output
 from .group import Command
+from .options import bos as with_bos
 from .options import model, open_model, output, speech
 from .session import Session
 from .studies import _files, _folder, _page, _print
@@ -32,7 +33,7 @@ FRAMES = "A frame of the task, by key; repeatable; default: all."
 @click.option("--corruption", type=click.Choice(CORRUPTIONS), default="s2", show_default=True, help="Of the names.")
 @click.option("--top", default=6, show_default=True, type=click.IntRange(1), help="Heads looked at closely.")
 @click.option("--smallest", default=0.05, show_default=True, help="Smallest effect of interest, a share.")
-@click.option("--bos/--no-bos", default=None, help="Put BOS first, or no special token. Default: the tokenizer's.")
+@with_bos
 @model
 @output
 @speech

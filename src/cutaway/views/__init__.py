@@ -4,8 +4,9 @@ They know numbers and labels, not studies or models. `docs/views.md` says how on
 """
 
 from .attention import pattern
+from .bands import Band, Curve, bands
 from .figure import Picture, Verbatim
-from .frame import mark, shade_of, spoken, spoken_line, standalone
+from .frame import marked, shade_of, spoken, spoken_line, standalone
 from .grids import signed_grid, token_grid
 from .heads import attention
 from .lens import Readings, lens_grid
@@ -17,7 +18,9 @@ from .table import Cell, Table
 from .waterfall import waterfall
 
 __all__ = [
+    "Band",
     "Cell",
+    "Curve",
     "Node",
     "Picture",
     "Readings",
@@ -25,9 +28,10 @@ __all__ = [
     "Term",
     "Verbatim",
     "attention",
+    "bands",
     "lens_grid",
     "lines",
-    "mark",
+    "marked",
     "node",
     "pattern",
     "scatter",

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..wording import number
-from .frame import circle, drawing, line, mark, text
-from .lines import round_steps
+from .frame import circle, drawing, line, marked, round_steps, text
 from .nodes import Node
 
 Array = NDArray[np.float64]
@@ -44,7 +43,7 @@ def scatter(
     for i, (a, b, name) in enumerate(zip(x, y, names, strict=True)):
         told = f"{name}: {axes[0]} {number(a)}, {axes[1]} {number(b)}"
         dot = circle(*points[i], 4.0 if name in named else 3.0, f"dot line0{' full' if name in named else ''}", told)
-        body.append(mark(dot, (0, i), name=name, **(places[i] if places else {}), x=float(a), y=float(b)))
+        body.append(marked(dot, (0, i), name=name, **(places[i] if places else {}), x=float(a), y=float(b)))
     taken: list[Box] = []
     for (px, py), name in zip(points, names, strict=True):
         if name in named:

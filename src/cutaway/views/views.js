@@ -365,11 +365,11 @@ function tools(figure) {
     const code = figure.querySelector("details.twin code");
     if (code) bar.append(button("Copy Python", (b) => copy(code.textContent, b)));
   }
-  if (figure.querySelector(".each")) bar.append(check("each prompt", (on) => figure.classList.toggle("shows-each", on)));
+  if (figure.querySelector(".each")) bar.append(check("single lines", (on) => figure.classList.toggle("hides-each", !on), true));
   figure.querySelector("figcaption")?.before(bar);
 }
-function check(words, act) {
-  return make("label", {}, make("input", { type: "checkbox", change: (e) => act(e.target.checked) }), ` ${words}`);
+function check(words, act, on) {
+  return make("label", {}, make("input", { type: "checkbox", checked: on ? "" : null, change: (e) => act(e.target.checked) }), ` ${words}`);
 }
 function choice(words, options, act, value) {
   const select = make("select", { change: (e) => act(e.target.value) },
