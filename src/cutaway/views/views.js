@@ -116,7 +116,7 @@ function noteChoice(figure, from) {
   figure.querySelector(":scope > .choice")?.remove();
   if (!from || !figure.contains(from) || !chosen) return;
   const others = [...document.querySelectorAll("figure.view")].filter((f) => f !== figure &&
-    f.querySelector(".chosen, .chooses") && f.offsetParent !== null)
+    f.querySelector(".chosen") && f.offsetParent !== null)
     .sort((a, b) => (b.dataset.view === "attention") - (a.dataset.view === "attention")).slice(0, 6);
   const links = others.map((f) => make("button", { type: "button", click: () => {
     f.scrollIntoView({ block: "center", behavior: still() ? "auto" : "smooth" });
@@ -469,7 +469,7 @@ once.set("lens", (figure, data) => {
   const panel = make("div", { class: "panel", hidden: "" });
   scroll.after(panel);
   const kept = new Set(data.followed.map((one) => one.token));
-  let shown = null;
+  let shown = null, log = false;
   function series(token, p) {
     const one = data.followed.find((f) => f.token === token);
     return data.cells.map((row, k) => {
@@ -496,7 +496,8 @@ once.set("lens", (figure, data) => {
       make("div", { class: "choices" }, make("table", {}, make("caption", {}, `L${data.layers[k]}, position ${p} ${data.texts[data.tokens[p]]}`),
         make("thead", {}, make("tr", {}, make("th", { scope: "col", class: "text" }, "token (press to follow)"), make("th", { scope: "col" }, "probability"))),
         make("tbody", {}, body)), make("p", { class: "soft" }, about.join(" · "))),
-      trajectories(drawn.map((t) => [data.texts[t], series(t, p)]), data.layers, `Probability at position ${p} ${data.texts[data.tokens[p]]}, layer by layer`, k));
+      make("div", {}, trajectories(drawn.map((t) => [data.texts[t], series(t, p)]), data.layers, `Probability at position ${p} ${data.texts[data.tokens[p]]}, layer by layer`, k, log),
+      make("div", { class: "tools" }, check("logarithmic", (on) => { log = on; open(k, p); panel.querySelector("input").focus(); }, log))));
     panel.hidden = false;
   }
   listeners.push((places, from) => {
@@ -517,14 +518,15 @@ once.set("lens", (figure, data) => {
 });
 
 /** Lines of tokens over layers. Where a token was not among a cell's choices, the last choice bounds it: a hollow mark. */
-function trajectories(lines, layers, title, at) {
+function trajectories(lines, layers, title, at, log) {
   const wide = 520, high = 190, left = 44, right = 372, top = 26, bottom = 160;
-  const x = (i) => left + (i + 0.5) * (right - left) / layers.length, y = (v) => bottom - v * (bottom - top);
+  const x = (i) => left + (i + 0.5) * (right - left) / layers.length, least = 1e-6;
+  const share = (v) => (log ? 1 - Math.log10(Math.max(v, least)) / Math.log10(least) : v), y = (v) => bottom - share(v) * (bottom - top);
   const dash = ["", "6 3", "2 3", "8 3 2 3", "1 2", "10 4"];
   const svg = draw("svg", { viewBox: `0 0 ${wide} ${high}`, width: wide, height: high, role: "img", "aria-label": title });
   svg.append(draw("text", { x: 4, y: 14, class: "heading" }, title));
-  for (const v of [0, 0.5, 1]) svg.append(draw("line", { x1: left, x2: right, y1: y(v), y2: y(v), class: v ? "grid" : "axis" }),
-    draw("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end", class: "number" }, `${100 * v} %`));
+  for (const v of log ? [least, 1e-4, 1e-2, 1] : [0, 0.5, 1]) svg.append(draw("line", { x1: left, x2: right, y1: y(v), y2: y(v), class: v > least ? "grid" : "axis" }),
+    draw("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end", class: "number" }, `${Number((100 * v).toPrecision(3))} %`));
   svg.append(draw("line", { x1: x(at), x2: x(at), y1: top, y2: bottom, class: "here" }));
   const every = Math.max(1, Math.ceil(layers.length / 12));
   layers.forEach((layer, i) => { if (i % every === 0) svg.append(draw("text", { x: x(i), y: bottom + 16, "text-anchor": "middle", class: "small" }, `L${layer}`)); });
