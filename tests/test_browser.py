@@ -23,7 +23,7 @@ from cutaway import views
 from cutaway.report.page import Section, Table, render
 from cutaway.report.shared import study_page
 from cutaway.studies.study import Study
-from cutaway.views import Readings, lens_grid
+from cutaway.views import Readings, lens_grid, node
 
 pytestmark = [pytest.mark.browser, needs_browser]
 HERE = Path(__file__).parent
@@ -270,7 +270,7 @@ def test_the_lens_is_coloured_by_what_is_asked(browser: Browser, pages: dict, at
         select.select_option("kl")
         assert float(cell.locator(".value").inner_text()) == pytest.approx(float(lens["kl"][2, 1]), rel=5e-3)
         select.select_option("p0")
-        assert "Warsaw" in figure.locator(".legend").inner_text()
+        assert "Warsaw" in figure.locator(".shades").inner_text()
 
 
 def test_a_deep_lens_leaves_layers_out_and_keeps_the_last(browser: Browser, pages: dict) -> None:
@@ -532,6 +532,19 @@ def keep(part: Any, name: str) -> None:
     shot = Image.open(io.BytesIO(part.screenshot())).convert("RGB")
     shot.quantize(96).save(file, optimize=True)
     assert file.stat().st_size < 150_000
+
+
+def test_words_that_say_something_when_pointed_at_can_be_reached_by_keys(browser: Browser, tmp_path: Path) -> None:
+    """Any view answers whose elements say what they are: nothing has to be registered."""
+    words = node("div", [node("span", t, title=f"{i} {t}: +0.{i}") for i, t in enumerate(["<b>", "x"])])
+    picture = views.Picture(words, "Text.", "In words.")
+    (tmp_path / "x.html").write_text(render("t", "s", [Section("a", parts=[picture])], {}), encoding="utf-8")
+    with browser.page(tmp_path / "x.html") as (page, seen):
+        page.locator("[data-mark]").first.focus()
+        assert page.locator(".tip").inner_text() == "0 <b>: +0.0"
+        page.keyboard.press("ArrowRight")
+        assert page.locator(".tip").inner_text() == "1 x: +0.1"
+        assert page.locator("details.twin tbody tr").count() == 2 and serious(page) == seen.errors == []
 
 
 def test_an_array_of_any_layers_is_shown(browser: Browser, tmp_path: Path) -> None:

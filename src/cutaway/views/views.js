@@ -137,8 +137,8 @@ function nameOf(figure) {
 // -- marks: one tab stop a view, arrows inside, Enter pins, Escape lets go ------------------------------------------------
 
 function marksOf(figure) {
-  return [...figure.querySelectorAll("svg:not(.bar) :is(rect, circle, path, line, polygon, polyline, g, text), [data-at]")]
-    .filter((e) => e.dataset.at !== undefined || [...e.children].some((c) => c.tagName === "title"))
+  return [...figure.querySelectorAll("svg:not(.bar) :is(rect, circle, path, line, polygon, polyline, g, text), [data-at], [title]")]
+    .filter((e) => e.dataset.at !== undefined || e.hasAttribute("title") || [...e.children].some((c) => c.tagName === "title"))
     .filter((e) => !e.closest("details.twin"));
 }
 function enhanceMarks(figure) {
@@ -441,7 +441,7 @@ once.set("lens", (figure, data) => {
     modes[`p${i}`] = [`probability of ${name}`, (k, p) => one.probability[k][p], (x) => x, percent, "0 to 1"];
     modes[`r${i}`] = [`rank of ${name}`, (k, p) => one.rank[k][p], rankShade, (r) => (r < 0 ? "—" : `#${r}`), "#0 dark, #10000 white"];
   });
-  const legend = make("span", { class: "legend" });
+  const legend = make("span", { class: "shades" });
   function colour(mode) {
     const [name, value, strength, form, range] = modes[mode];
     for (const [at, td] of cell) {
@@ -580,7 +580,7 @@ once.set("attention", (figure, data) => {
   const line = make("div", { class: "tokens", role: "listbox", "aria-label": "Tokens. Arrow keys move, Enter keeps one." });
   const heading = make("h4", {}), read = make("p", { class: "soft read" });
   const chips = data.tokens.map((t, p) => make("span", { class: "chip p0", role: "option", tabindex: p === token ? "0" : "-1", "data-p": p, "data-position": p,
-    dir: "auto", "aria-selected": "false", title: `position ${p}` }, t.length > 16 ? `${t.slice(0, 7)}…${t.slice(-7)}` : t));
+    dir: "auto", "aria-selected": "false" }, t.length > 16 ? `${t.slice(0, 7)}…${t.slice(-7)}` : t));
   line.append(...chips);
   const thumbs = heads.map((one, h) => {
     const canvas = make("canvas", { "aria-hidden": "true" });
