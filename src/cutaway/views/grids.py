@@ -83,7 +83,7 @@ def signed_grid(
             facts = {**of_rows[i], **of_columns[j], "value": value, "low": low, "high": high, "p": chance}
             body.append(marked(box, (i, j), **facts))
             if surely:
-                body.append(rect(x + 0.75, y + 0.75, wide - 3.5, CELL - 3.5, "frame"))
+                body.append(rect(x + 0.75, y + 0.75, wide - 3.5, CELL - 3.5, "sure"))
             ink = "on-p8" if strength > 0.62 else ""
             body.append(text(x + wide / 2 - 1, y + 16, _short(value) + ("*" if surely else ""), ink, "middle"))
     foot = top + len(rows) * CELL + 16
