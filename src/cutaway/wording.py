@@ -22,9 +22,14 @@ def quoted(token: str) -> str:
 
 def prose(text: str, width: int = 80) -> str:
     """A prompt in a sentence: ordinary spaces stay, everything invisible is shown, a long one loses its middle."""
-    visible = " ".join(shown(part) if part else "" for part in text.split(" "))
+    visible = shown_text(text)
     half = (width - 1) // 2
     return visible if len(visible) <= width else f"{visible[:half]}…{visible[-half:]}"
+
+
+def shown_text(text: str) -> str:
+    """A whole text whose ordinary spaces stay and in which nothing is invisible."""
+    return " ".join(shown(part) if part else "" for part in text.split(" "))
 
 
 def number(value: SupportsFloat, digits: int = 3) -> str:

@@ -68,6 +68,14 @@ class Output:
         self.session.note(f"wrote {self.file}")
 
 
+def folder_of(path: str | None, files: tuple[str, ...] = ()) -> Path | None:
+    """The path, if it names a folder: not standard output, nor one of the single `files`, .json, .html and .txt."""
+    if path is None or path == "-":
+        return None
+    single = Path(path).suffix in (".json", ".html", ".txt", *files) and not Path(path).is_dir()
+    return None if single else Path(path)
+
+
 def terminal() -> Console:
     """Standard output for rich. A pipe gets plain text of any width; colours follow NO_COLOR, FORCE_COLOR and TERM."""
     from rich.console import Console

@@ -18,6 +18,7 @@ COMMANDS = {
     "doctor": "inspection:doctor",
     "study": "studies:study",
     "demo": "studies:demo",
+    "report": "report:report",
     "replicate": "published:replicate",
 }
 """Command -> module:attribute in this package, in the order of the help. A new command is one line here."""

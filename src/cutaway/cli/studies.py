@@ -12,6 +12,7 @@ import click
 from ..saving import check_folder_free, document, new_folder, save_result, to_json, write_file
 from ..studies import STUDIES
 from ..wording import label, number, percent, prose
+from .deliver import folder_of
 from .group import Command, Group
 from .options import open_model, speech
 from .session import Session
@@ -47,11 +48,7 @@ def study() -> None:
     """One study end to end: checks, result as data, findings, and a page to read."""
 
 
-def _folder(path: str | None) -> Path | None:
-    """The path, if it names a folder: no suffix of a single file, and not standard output."""
-    if path is None or path == "-" or (Path(path).suffix in (".json", ".html", ".txt") and not Path(path).is_dir()):
-        return None
-    return Path(path)
+_folder = folder_of
 
 
 def _page(done: Study) -> str:
