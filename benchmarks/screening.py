@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from compare import machine
 from environments import ROOT
-from screening_cases import CONFIGS, Case, case, kinds, load
+from scipy.stats import spearmanr
+from screening_cases import MODELS, Case, case, kinds, load
 
 import cutaway
 from cutaway.paths import engine
@@ -67,16 +68,24 @@ def measure(model: cutaway.Model, one: Case, number: int, share: float) -> dict[
         "missed_rate": true,
         "missed_rate_at_most": said["screened_missed_rate_at_most"],
         "covered": bool(true <= said["screened_missed_rate_at_most"]),
+        "rank_correlation": rank_correlation(found, full),
         "largest_difference": float(
             np.abs((found["value"] - full["value"]).where(found["exact"])).max() / np.abs(full["base"]).max()
         ),
     }
 
 
+def rank_correlation(found: Any, full: Any) -> float:
+    """Spearman's, of the sizes of the estimated and true mean effects of the cells that can differ."""
+    guess, true = (np.abs(x.mean("prompt").values).ravel() for x in (found["estimate"], full["effect"]))
+    differs = (full["value"] != full["base"]).any("prompt").values.ravel()
+    return float(spearmanr(guess[differs], true[differs]).statistic)
+
+
 def tables(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     heads = ("model", "grid", "cases", "cells (can differ)", "found of 20 (worst)", "share of the time (worst)")
-    yield f"| {' | '.join((*heads, 'missed, limit', 'holds'))} |"
-    yield "|---|---|--:|--:|--:|--:|--:|--:|"
+    yield f"| {' | '.join((*heads, 'rank correlation', 'missed, limit', 'holds'))} |"
+    yield "|---|---|--:|--:|--:|--:|--:|--:|--:|"
     for name in dict.fromkeys(row["model"] for row in rows):
         here = [row for row in rows if row["model"] == name]
         for kind in dict.fromkeys(row["kind"] for row in here):
@@ -93,6 +102,7 @@ def line(name: str, kind: str, rows: Sequence[dict[str, Any]]) -> str:
     return (
         f"| {name} | {kind} | {len(rows)} | {mean(of('cells')):.0f} ({mean(of('cells_that_differ')):.0f}) | "
         f"{mean(of('found')):.2f} ({min(of('found'))}) | {spent:.1f} % ({worst:.1f} %) | "
+        f"{median(of('rank_correlation')):.2f} | "
         f"{100 * mean(of('missed_rate')):.2g} %, {100 * median(of('missed_rate_at_most')):.2g} % | "
         f"{sum(of('covered'))} of {len(rows)} |"
     )
@@ -111,7 +121,7 @@ def footnote(options: argparse.Namespace) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=[*CONFIGS, "pocket"], help="or folders of trained models")
+    parser.add_argument("--models", nargs="+", default=[*MODELS, "pocket"], help="or folders of trained models")
     parser.add_argument("--cases", type=int, default=50, help="of each model, spread over the kinds of grids")
     parser.add_argument("--kinds", nargs="+", help="default: all that a model has enough cells for")
     parser.add_argument("--share", type=float, default=0.1, help="`screen=` (default 0.1)")
