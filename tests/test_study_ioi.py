@@ -390,7 +390,7 @@ def test_patch_prints_the_sweep_as_json_and_as_csv(capsys, tmp_path):
 def test_a_dry_run_says_the_plan_and_runs_nothing(capsys, monkeypatch):
     from cutaway import gridding
 
-    monkeypatch.setattr(gridding, "_run", lambda *given: pytest.fail("it ran"))
+    monkeypatch.setattr(gridding, "run", lambda *given: pytest.fail("it ran"))
     assert command(["patch", "--site", "z", "--families", "4", "--dry-run"]) == 0
     assert capsys.readouterr().out.startswith("24 cells x 16 prompts")
 
