@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from .model import Model
 
 Choice = Any
-"""One value, a list of values, a list of lists, or `"each"` / `"all"`."""
+"""One value, a list of values, a list of lists, or `"each"` / `"all"`; of positions also `"later"`: all but position 0,
+which holds outsized activations in many models."""
 
 Options = tuple[bool, list[tuple[Any, Any]]]
 """Whether it is an axis, and its (label, meaning) pairs."""
@@ -118,7 +119,7 @@ def positions(prompts: Prompts, operations: Sequence[Operation], given: Choice) 
                 f"There are {len(prompts)} base prompts but {len(source)} source prompts. Give one for each."
             )
     real = prompts.mask.numpy()
-    if isinstance(given, str) and given in ("each", "all"):
+    if isinstance(given, str) and given in ("each", "all", "later"):
         for source in sources:
             unequal = (source.lengths != prompts.lengths).nonzero()
             if len(unequal):
@@ -129,6 +130,8 @@ def positions(prompts: Prompts, operations: Sequence[Operation], given: Choice) 
                 )
         if given == "all":
             return False, [("all", (real, None))]
+        if given == "later":
+            return False, [("later", (real & (np.arange(prompts.n_positions) > 0), None))]
         index = np.arange(prompts.n_positions)
         return True, [(t, (real & (index == t), None)) for t in range(prompts.n_positions)]
     axis, sets = listed("position", given)

@@ -124,6 +124,25 @@ class Prompts:
         new.bos = self.bos
         return new
 
+    def cut(self, lengths: int | Tensor) -> Prompts:
+        """The first tokens of each prompt, at most `lengths` (one number, or one a prompt); texts stay as labels.
+
+        Raises:
+            BadInput: nothing would be left, or a role lies behind the cut.
+        """
+        new = self[:]
+        new.lengths = torch.minimum(self.lengths, torch.as_tensor(lengths).expand(len(self)))
+        if int(new.lengths.min()) < 1:
+            raise BadInput("A prompt cannot be cut to no token at all.")
+        kept = torch.arange(self.n_positions) < new.lengths[:, None]
+        new.ids = self.ids.where(kept, torch.zeros((), dtype=self.ids.dtype))[:, : int(new.lengths.max())]
+        new.tokens = [row[:n] for row, n in zip(self.tokens, new.lengths.tolist(), strict=True)]
+        new.roles = {"END": new.lengths - 1}
+        for name, column in self.roles.items():
+            if name != "END":
+                new.roles[name] = new._role(name, column)
+        return new
+
     @property
     def n_positions(self) -> int:
         return self.ids.shape[1]

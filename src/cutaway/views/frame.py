@@ -83,6 +83,12 @@ def mark(x: float, y: float, sign: float, told: str = "") -> Node:
     )
 
 
+def squares(corners: Sequence[tuple[float, float]], size: float, kind: str, strength: float) -> Node:
+    """Many squares of one colour as one path, which keeps a matrix of thousands of cells small."""
+    path = "".join(f"M{x:g} {y:g}h{size:g}v{size:g}h-{size:g}z" for x, y in corners)
+    return node("path", d=path, class_=kind, fill_opacity=f"{strength:.2f}")
+
+
 def round_steps(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers from `low` to `high`, about so many: multiples of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / max(about, 1)
