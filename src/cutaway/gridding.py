@@ -22,7 +22,7 @@ from .following import recorded_tokens
 from .metrics import Metric, as_metric, logit_diff, renamed
 from .operations import unique
 from .paths import engine
-from .plan import TOKENS, Plan, make_plan
+from .plan import TOKENS, Plan, compile_cells, make_plan
 from .prompts import Prompts, Read
 from .readings import Readings
 from .recording import recorded
@@ -81,21 +81,25 @@ def sweep(
     metrics = _metrics(metric)
     grid = edits.compile(model, base)
     readings = Readings(model, base, metrics, read)
-    screened = None if screen is None else Screened(model, base, grid, readings, screen, seed, budget)
-    cells = grid.cells if screened is None else tuple(grid.cells[i] for i in screened.chosen.cells)
     ways = engine(model)
-    sources = unique(source for cell in cells for c in cell for source in c.operation.sources)
-    n_recorded = recorded_tokens(base, sources, ways.rules is not None)
+    reads, lengths = readings.at.numpy(), base.lengths.numpy()
+    variants = compile_cells(grid.cells, ways.shape, lengths, reads)
+    sources = unique(source for v in variants for c in v.all_changes for source in c.operation.sources)
     planned = partial(
         make_plan,
-        cells,
-        ways.shape,
-        base.lengths.numpy(),
-        readings.at.numpy(),
-        recorded=n_recorded,
+        shape=ways.shape,
+        lengths=lengths,
+        reads=reads,
+        n_cells=len(grid.cells),
+        recorded=recorded_tokens(base, sources, ways.rules is not None),
         logits=readings.whole_rows,
     )
-    plan = planned(budget)
+    screened = None
+    if screen is not None:
+        screened = Screened(model, base, grid, readings, planned(variants, budget=budget), screen, seed)
+        planned = partial(planned, estimated=len(screened.left))
+        variants = screened.variants
+    plan = planned(variants, budget=budget)
     if dry_run:
         return plan
     references = unique(edits.references) if reference is None else [reference]
@@ -112,7 +116,7 @@ def sweep(
             if "memory" not in str(error).lower() or budgets[-1] <= 1:
                 raise
             budgets.append(budgets[-1] // 2)
-            plan = planned(budgets[-1])
+            plan = planned(variants, budget=budgets[-1])
     if screened is not None:
         values = screened.fill(values, own)
     dataset = _dataset(model, base, grid, readings, values, own, aim.arrays() if aim else None)
