@@ -132,7 +132,7 @@ def contrast(a, b) -> float:
 
 @pytest.mark.parametrize("theme", range(4))
 def test_words_can_be_read_on_every_shade(theme):
-    """WCAG: at least 4.5 to 1 for ink (weak grounds) or paper (strong grounds): light, dark by the system, dark, print."""
+    """WCAG: at least 4.5 to 1 for ink (weak grounds) or paper (strong grounds): light, dark twice, print."""
     css = STYLE.read_text()
     blocks = [block for block in re.findall(r":root[^{]*\{(.*?)\}", css, re.S) if "--paper" in block]
     assert len(blocks) == 4
