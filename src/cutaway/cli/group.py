@@ -19,6 +19,7 @@ COMMANDS = {
     "study": "studies:study",
     "demo": "studies:demo",
     "report": "report:report",
+    "explore": "explore:explore",
     "replicate": "published:replicate",
 }
 """Command -> module:attribute in this package, in the order of the help. A new command is one line here."""

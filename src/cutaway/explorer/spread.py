@@ -1,0 +1,52 @@
+"""One effect beside the effects of its controls, on one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..views import Picture, Table, mark
+from ..views.frame import circle, drawing, line, rect, text
+from ..views.lines import round_steps
+from ..wording import number, signed
+
+WIDE, LEFT, RIGHT, ROW = 640, 190, 90, 30
+
+
+def spread(effect: float, controls: Mapping[str, Sequence[float]], what: str, unit: str) -> Picture:
+    """The edit's effect, and a dot for each draw of every control."""
+    everything = [0.0, effect, *(v for draws in controls.values() for v in draws)]
+    low, high = min(everything), max(everything)
+    pad = 0.06 * ((high - low) or 1.0)
+    low, high = low - pad, high + pad
+
+    def x(value: float) -> float:
+        return LEFT + (value - low) / (high - low) * (WIDE - LEFT - RIGHT)
+
+    rows = 1 + len(controls)
+    body = [line(x(v), 2, x(v), rows * ROW + 4, "axis" if v == 0 else "grid") for v in round_steps(low, high)]
+    body += [text(x(v), rows * ROW + 18, f"{v:g}", "number", "middle") for v in round_steps(low, high)]
+    a, b = sorted((x(0.0), x(effect)))
+    bar = rect(a, 8, max(b - a, 1.5), 14, "pos" if effect >= 0 else "neg", f"this edit: {signed(effect, 4)} {unit}")
+    body += [text(LEFT - 10, 19, "this edit", "total-name", "end"), mark(bar, (0, 0), row="this edit", value=effect)]
+    body.append(text(WIDE - RIGHT + 10, 19, signed(effect), "number"))
+    table = [["this edit", "", signed(effect, 6)]]
+    for i, (name, draws) in enumerate(controls.items(), 1):
+        y = i * ROW + 15
+        body.append(text(LEFT - 10, y + 4, name, "", "end"))
+        body.append(line(x(min(draws)), y, x(max(draws)), y, "whisker"))
+        for k, value in enumerate(sorted(draws)):
+            dot = circle(x(value), y, 4, "dot line2", f"{name}: {signed(value, 4)} {unit}")
+            body.append(mark(dot, (i, k), row=name, value=value))
+        body.append(text(WIDE - RIGHT + 10, y + 4, f"±{number(max(abs(v) for v in draws))}", "number"))
+        table += [[name, str(k), signed(value, 6)] for k, value in enumerate(draws)]
+    body.append(text(LEFT, rows * ROW + 34, unit, "small"))
+    title = f"Change of {what}, and of its controls"
+    caption = f"{title}: the bar is this edit, each dot one draw of a control; the line spans all draws."
+    words = " ".join(
+        f"{name}: {signed(min(draws))} to {signed(max(draws))} over {len(draws)} draws."
+        for name, draws in controls.items()
+    )
+    numbers = Table(title, ["what", "draw", f"change ({unit})"], table, ["what"])
+    return Picture(
+        drawing(WIDE, rows * ROW + 40, title, body), caption, f"This edit: {signed(effect)} {unit}. {words}", numbers
+    )
