@@ -84,7 +84,7 @@ def edited(subject: Subject, question: Question, progress: Progress) -> Answer:
             'print(found["effect"].to_series())',
             "cutaway.show(m.top(base))",
         ),
-        _shell(subject, question, place, answer, foil),
+        written.asking(subject, question),
         {
             "place": str(place),
             "edit": question.edit,
@@ -238,17 +238,6 @@ def compared_choices(
     a, b = names
     columns = ["token", f"rank {a}", f"rank {b}", f"probability {a}", f"probability {b}", "points"]
     return Table(f"{caption}; changed: its rank is another.", columns, rows, ["token"], changed=changed)
-
-
-def _shell(subject: Subject, question: Question, place: Place, answer: str, foil: str) -> str:
-    """`cutaway patch`, for the edits that it can make."""
-    if question.edit not in ("patch", "zero"):
-        return ""
-    how = "noise" if question.edit == "patch" else "zero"
-    options = ["--site", place.site, "--how", how, "--layers", str(place.layer)]
-    options += ["--positions", "all" if place.at is None else str(place.at)]
-    options += [] if place.head is None else ["--heads", str(place.head)]
-    return written.pair_shell(subject, question.text, question.other or question.text, answer, foil, *options)
 
 
 __all__ = ["Progress", "compared_choices", "edited"]

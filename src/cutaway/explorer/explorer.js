@@ -115,11 +115,10 @@ function look() {
       if (first) { clear(); closeResults(); tokens = { A: [], B: [] }; first = false; }
       if (kind === "tokens") tokens.A = found.facts.tokens;
       const element = put($("answers"), { kind, ...base }, found);
-      if (kind === "compare") { tokens.B = [...element.querySelectorAll("figure.tokens .chip")].map((chip) => chip.textContent); $("answers").append(gridForm(base)); }
+      if (kind === "compare") { tokens.B = [...element.querySelectorAll("figure.prompt .chip")].map((chip) => chip.textContent); $("answers").append(gridForm(base)); }
     }
     $("patch").disabled = !base.other;
     $("patch").title = base.other ? "" : "Type a prompt B to patch from.";
-    $("change").hidden = false;
     say(`Done in ${((performance.now() - start) / 1000).toFixed(1)} s. Choose a cell, a head or a token to change it.`);
   });
 }
@@ -264,6 +263,8 @@ $("edit").addEventListener("submit", (event) => { event.preventDefault(); change
 $("place").addEventListener("input", placed);
 $("which").addEventListener("change", placed);
 $("away").addEventListener("click", () => { $("change").hidden = true; (chosenAt?.isConnected ? chosenAt : $("text")).focus(); });
+$("open").addEventListener("click", () => { $("change").hidden = false; $("place").focus(); });
+$("more").addEventListener("click", () => $("more").setAttribute("aria-expanded", String($("change").classList.toggle("more"))));
 $("save").addEventListener("click", save);
 $("python").addEventListener("click", (event) => copy(shown.map((one) => one.python).filter(Boolean).join("\n"), event.currentTarget));
 $("examples").append(make("span", { class: "soft" }, "Try: "), ...EXAMPLES.map(([name, a, b]) => make("button", { type: "button", click: () => {

@@ -37,7 +37,7 @@ def tokens(subject: Subject, question: Question, progress: Progress) -> Answer:
         [token_row(names, ids, question.prompt), next_token_table(*columns)],
         written.python(subject, question, "", "", "print(m.top(base, k=10).to_dataframe())"),
         written.shell(subject, "top", question.text),
-        {"tokens": names, "next": dict(zip(columns[0], columns[3], strict=True))},
+        {"tokens": [shown(t) for t in names], "next": dict(zip(columns[0], columns[3], strict=True))},
     )
 
 
@@ -58,11 +58,11 @@ def token_row(names: list[str], ids: list[int], prompt: str) -> Picture:
     ]
     rows = [[str(i), str(token), shown(name)] for i, (name, token) in enumerate(zip(names, ids, strict=True))]
     return Picture(
-        node("div", chips, class_="scroll tokens", role="group", aria_label=f"Tokens of prompt {prompt}"),
+        node("div", chips, class_="scroll chips", role="group", aria_label=f"Tokens of prompt {prompt}"),
         f"The {len(names)} tokens of prompt {prompt}.",
         "Choose one to change what enters the model there.",
         Table("Tokens.", ["position", "id", "token"], rows, ["token"]),
-        kind="tokens",
+        kind="prompt",
         places={"prompt": prompt},
     )
 
@@ -137,7 +137,7 @@ def attention(subject: Subject, question: Question, progress: Progress) -> Answe
         more,
         [attention_figure(drawn.isel(layer=kept), question.text, scores, question.prompt, first)],
         written.python(subject, question, "", "", "cutaway.show(cutaway.attention_patterns(t))"),
-        "",
+        written.asking(subject, question),
         {},
     )
 

@@ -126,18 +126,7 @@ def grid(subject: Subject, question: Question, progress: Progress) -> Answer:
             f"found = cutaway.denoise(m, clean=base, corrupt=source, site={site!r})",
             "cutaway.show(found)",
         ),
-        written.pair_shell(
-            subject,
-            question.text,
-            question.other,
-            answer,
-            foil,
-            "--site",
-            site,
-            "--how",
-            "denoise",
-            *(["--positions", "each"] if site != "z" else []),
-        ),
+        written.asking(subject, question),
         facts,
     )
 

@@ -9,7 +9,7 @@ from ..views.frame import circle, drawing, line, rect, text
 from ..views.lines import round_steps
 from ..wording import number, signed
 
-WIDE, LEFT, RIGHT, ROW = 640, 190, 90, 30
+WIDE, LEFT, RIGHT, ROW = 460, 14, 66, 42
 
 
 def spread(effect: float, controls: Mapping[str, Sequence[float]], what: str, unit: str) -> Picture:
@@ -23,16 +23,17 @@ def spread(effect: float, controls: Mapping[str, Sequence[float]], what: str, un
         return LEFT + (value - low) / (high - low) * (WIDE - LEFT - RIGHT)
 
     rows = 1 + len(controls)
-    body = [line(x(v), 2, x(v), rows * ROW + 4, "axis" if v == 0 else "grid") for v in round_steps(low, high)]
-    body += [text(x(v), rows * ROW + 18, f"{v:g}", "number", "middle") for v in round_steps(low, high)]
+    steps = round_steps(low, high)
+    body = [line(x(v), 2, x(v), rows * ROW + 4, "axis" if v == 0 else "grid") for v in steps]
+    body += [text(x(v), rows * ROW + 18, f"{v:g}", "number", "middle") for v in steps]
     a, b = sorted((x(0.0), x(effect)))
-    bar = rect(a, 8, max(b - a, 1.5), 14, "pos" if effect >= 0 else "neg", f"this edit: {signed(effect, 4)} {unit}")
-    body += [text(LEFT - 10, 19, "this edit", "total-name", "end"), mark(bar, (0, 0), row="this edit", value=effect)]
-    body.append(text(WIDE - RIGHT + 10, 19, signed(effect), "number"))
+    bar = rect(a, 19, max(b - a, 1.5), 14, "pos" if effect >= 0 else "neg", f"this edit: {signed(effect, 4)} {unit}")
+    body += [text(LEFT, 12, "this edit", "total-name"), mark(bar, (0, 0), row="this edit", value=effect)]
+    body.append(text(WIDE - RIGHT + 10, 30, signed(effect), "number"))
     table = [["this edit", "", signed(effect, 6)]]
     for i, (name, draws) in enumerate(controls.items(), 1):
-        y = i * ROW + 15
-        body.append(text(LEFT - 10, y + 4, name, "", "end"))
+        y = i * ROW + 26
+        body.append(text(LEFT, y - 12, f"control: {name}"))
         body.append(line(x(min(draws)), y, x(max(draws)), y, "whisker"))
         for k, value in enumerate(sorted(draws)):
             dot = circle(x(value), y, 4, "dot line2", f"{name}: {signed(value, 4)} {unit}")
@@ -48,5 +49,9 @@ def spread(effect: float, controls: Mapping[str, Sequence[float]], what: str, un
     )
     numbers = Table(title, ["what", "draw", f"change ({unit})"], table, ["what"])
     return Picture(
-        drawing(WIDE, rows * ROW + 40, title, body), caption, f"This edit: {signed(effect)} {unit}. {words}", numbers
+        drawing(WIDE, rows * ROW + 40, title, body),
+        caption,
+        f"This edit: {signed(effect)} {unit}. {words}",
+        numbers,
+        kind="spread",
     )

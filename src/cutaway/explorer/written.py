@@ -29,9 +29,7 @@ def shell(subject: Subject, command: str, text: str, *options: str) -> str:
     return shlex.join(["cutaway", command, *model, "-p", text, *options])
 
 
-def pair_shell(subject: Subject, clean: str, corrupt: str, answer: str, foil: str, *options: str) -> str:
-    """`cutaway patch` on one pair."""
+def asking(subject: Subject, question: Question) -> str:
+    """`cutaway ask` with this question."""
     model = [] if subject.name == "pocket" else ["--model", subject.name]
-    line = json.dumps({"clean": clean, "corrupt": corrupt, "answer": answer, "foil": foil})
-    make = f"printf '%s\\n' {shlex.quote(line)} > pair.jsonl"
-    return f"{make}\n{shlex.join(['cutaway', 'patch', *model, '--pairs', 'pair.jsonl', *options])}"
+    return shlex.join(["cutaway", "ask", *model, json.dumps(question.facts())])
