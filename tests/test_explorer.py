@@ -53,7 +53,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study, a sweep, and something else."""
     folder = tmp_path_factory.mktemp("saved")
     pair = {"clean": A, "corrupt": B, "answer": " Warsaw", "foil": " Lima"}
-    other = {"clean": "The capital of Chad is", "corrupt": A, "answer": " Lima", "foil": " Warsaw"}
+    other = {"clean": B, "corrupt": A, "answer": " Lima", "foil": " Warsaw"}
     (folder / "pairs.jsonl").write_text(f"{json.dumps(pair)}\n{json.dumps(other)}\n", encoding="utf-8")
     assert cli.run(["study", "attribution", "-p", A, "--answer", " Warsaw", "-q", "-o", str(folder / "poland")]) == 0
     pairs = ["--pairs", str(folder / "pairs.jsonl"), "--site", "z", "-q"]
@@ -424,7 +424,7 @@ def test_the_python_that_is_offered_gives_the_numbers_that_are_shown(subject: Su
     space: dict[str, Any] = {}
     exec(compile(made.python, "offered", "exec"), space)
     for metric, value in made.facts["effect"].items():
-        assert float(space["found"]["effect"].sel(metric=metric)) == pytest.approx(value, abs=2e-3), metric
+        assert space["found"]["effect"].sel(metric=metric).item() == pytest.approx(value, abs=2e-3), metric
 
 
 def test_the_commands_that_are_offered_run(
