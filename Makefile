@@ -25,13 +25,18 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-all: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,browser,lint]'
 	touch $@ $(VENV)/.installed
 
 # Beside TransformerLens, nnsight and plain hooks, each in its own environment. Quick: make bench BENCH=--quick
 .PHONY: bench
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/compare.py $(BENCH)
+
+# Screened sweeps beside exact ones. Quick: make bench-screening BENCH="--models pocket --cases 8"
+.PHONY: bench-screening
+bench-screening: $(VENV)/.installed
+	$(BIN)/python benchmarks/screening.py $(BENCH)
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -216,10 +216,11 @@ def _head_norm(kind: str, module: Any, offset: float, x: torch.Tensor) -> torch.
     parts = list(module.norms) if hasattr(module, "norms") else [module]
     weight = torch.cat([p.weight[None] for p in parts]) if len(parts) > 1 else module.weight
     eps = getattr(parts[0], "eps", None) or parts[0].variance_epsilon
-    x = (x.flatten(2) if kind == "rms_flat" else x).float()
+    inside = dtype if isinstance(parts[0], torch.nn.LayerNorm) else torch.float32  # the families' own norms cast
+    x = (x.flatten(2) if kind == "rms_flat" else x).to(inside)
     if kind == "layer":
         x = x - x.mean(-1, keepdim=True)
-    x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * (offset + weight.float())
+    x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * (offset + weight.to(inside))
     return x.reshape(shape).to(dtype)
 
 
@@ -227,7 +228,7 @@ def _rotate(layout: Layout, layer: int, x: torch.Tensor) -> torch.Tensor:
     """Rotary positions: x is [prompt, position, head, d_head]."""
     n = layout.rope_dims or x.shape[-1]
     theta = layout.theta[layer] if isinstance(layout.theta, tuple) else layout.theta
-    frequency = theta ** (-torch.arange(0, n, 2, dtype=torch.float32) / n)
+    frequency = 1.0 / theta ** (torch.arange(0, n, 2, dtype=torch.float32) / n)  # rounded as the models do
     angle = torch.arange(x.shape[1], dtype=torch.float32)[:, None, None] * frequency  # [position, 1, n / 2]
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     turning, rest = x[..., :n], x[..., n:]

@@ -23,7 +23,7 @@ from cutaway import views
 from cutaway.report.page import Section, Table, render
 from cutaway.report.shared import study_page
 from cutaway.studies.study import Study
-from cutaway.views import Readings, lens_grid
+from cutaway.views import Readings, lens_grid, node
 
 pytestmark = [pytest.mark.browser, needs_browser]
 HERE = Path(__file__).parent
@@ -100,6 +100,10 @@ def deep_readings(layers: int, tokens: int) -> Readings:
 
 
 NAMES = ("attribution", "ioi", "nasty", "made")
+
+
+def test_pages_are_small_enough_to_send(pages: dict) -> None:
+    assert all(pages[name].stat().st_size < 2_000_000 for name in ("attribution", "ioi"))
 
 
 # -- nothing runs, nothing is fetched, nothing is broken --------------------------------------------------------------
@@ -243,6 +247,10 @@ def test_a_walk_by_keys_through_the_lens(browser: Browser, pages: dict, attribut
         panel.locator("tbody button").nth(1).press("Enter")
         assert panel.locator("tbody button").nth(1).get_attribute("aria-pressed") == "true"
         assert names[1].strip()[:8] in panel.locator("svg").text_content()
+        height = lambda: float(panel.locator("polyline").first.get_attribute("points").split()[0].split(",")[1])  # noqa: E731
+        before = height()
+        panel.get_by_label("logarithmic").check()
+        assert height() < before, "a small probability stands higher on a logarithmic scale"
         page.keyboard.press("Escape")
         assert not panel.is_visible() and page.locator(".chosen").count() == 0
 
@@ -262,7 +270,7 @@ def test_the_lens_is_coloured_by_what_is_asked(browser: Browser, pages: dict, at
         select.select_option("kl")
         assert float(cell.locator(".value").inner_text()) == pytest.approx(float(lens["kl"][2, 1]), rel=5e-3)
         select.select_option("p0")
-        assert "Warsaw" in figure.locator(".legend").inner_text()
+        assert "Warsaw" in figure.locator(".shades").inner_text()
 
 
 def test_a_deep_lens_leaves_layers_out_and_keeps_the_last(browser: Browser, pages: dict) -> None:
@@ -492,21 +500,51 @@ def test_a_result_in_a_notebook_is_a_document_of_its_own(browser: Browser, attri
 
 
 @pytest.mark.skipif(not SHOTS, reason="pictures of the documentation are made on request: CUTAWAY_SCREENSHOTS=docs")
-def test_pictures_of_the_documentation(browser: Browser, pages: dict) -> None:
-    folder = HERE.parent / str(SHOTS)
-    folder.mkdir(exist_ok=True)
-    with browser.page(pages["attribution"], 1100) as (page, _):
+def test_pictures_of_the_documentation(browser: Browser, pages: dict, model: cutaway.Model, tmp_path: Path) -> None:
+    from cutaway.studies.ioi import Settings, run
+
+    (tmp_path / "ioi.html").write_text(study_page(run(model, Settings(families=12, top=4, rows=4))), encoding="utf-8")
+    opened = """(all) => all.forEach((d) => {
+        d.open = ["L4", "L4.attn", "L4H1"].includes(d.querySelector(".name").textContent); })"""
+    with browser.page(pages["attribution"], 940) as (page, _):
         page.locator("figure.lens td[data-at='4 5']").first.click()
-        page.locator("figure.lens").first.screenshot(path=folder / "lens.png")
-        page.locator("figure.splitting details").evaluate_all(
-            "(all) => all.slice(0, 31).forEach((d) => { d.open = /^\\W*(L4|L4.attn|L4H1)\\b(?!\\.mlp)/.test(d.firstChild.querySelector('.name').textContent.trim()); })"  # noqa: E501
-        )
-        page.locator("figure.splitting").first.screenshot(path=folder / "splitting.png")
-        page.locator("figure.attention").first.screenshot(path=folder / "attention.png")
-    with browser.page(pages["ioi"], 1100, "dark") as (page, _):
-        page.locator(".pair").nth(1).screenshot(path=folder / "heads-dark.png")
-    for name in ("lens", "splitting", "attention", "heads-dark"):
-        assert (folder / f"{name}.png").stat().st_size < 150_000, name
+        page.mouse.move(0, 0)
+        lens = page.locator("figure.lens").first
+        lens.locator(".choice").evaluate("(c) => c.remove()")
+        keep(lens, "lens")
+        page.keyboard.press("Escape")
+        page.locator("figure.splitting").first.locator("div.splitting details").evaluate_all(opened)
+        keep(page.locator("div.splitting").first, "splitting")
+        keep(page.locator("figure.attention .stage").first, "attention")
+    with browser.page(tmp_path / "ioi.html", 1100, "dark") as (page, _):
+        pair = page.locator(".pair").nth(1)
+        pair.locator("figure:nth-child(n+3)").evaluate_all("(all) => all.forEach((f) => f.remove())")
+        keep(pair, "heads-dark")
+
+
+def keep(part: Any, name: str) -> None:
+    """A picture for the documentation, in few colours so that it stays small."""
+    import io
+
+    from PIL import Image
+
+    file = HERE.parent / str(SHOTS) / f"{name}.png"
+    shot = Image.open(io.BytesIO(part.screenshot())).convert("RGB")
+    shot.quantize(96).save(file, optimize=True)
+    assert file.stat().st_size < 150_000
+
+
+def test_words_that_say_something_when_pointed_at_can_be_reached_by_keys(browser: Browser, tmp_path: Path) -> None:
+    """Any view answers whose elements say what they are: nothing has to be registered."""
+    words = node("div", [node("span", t, title=f"{i} {t}: +0.{i}") for i, t in enumerate(["<b>", "x"])])
+    picture = views.Picture(words, "Text.", "In words.")
+    (tmp_path / "x.html").write_text(render("t", "s", [Section("a", parts=[picture])], {}), encoding="utf-8")
+    with browser.page(tmp_path / "x.html") as (page, seen):
+        page.locator("[data-mark]").first.focus()
+        assert page.locator(".tip").inner_text() == "0 <b>: +0.0"
+        page.keyboard.press("ArrowRight")
+        assert page.locator(".tip").inner_text() == "1 x: +0.1"
+        assert page.locator("details.twin tbody tr").count() == 2 and serious(page) == seen.errors == []
 
 
 def test_an_array_of_any_layers_is_shown(browser: Browser, tmp_path: Path) -> None:

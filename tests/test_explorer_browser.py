@@ -121,9 +121,9 @@ def test_heads_tokens_and_terms_are_places(browser: Browser, url: str) -> None:
         page.get_by_role("heading", name="Zeroing L3H1.z").wait_for(timeout=30_000)
         page.locator("figure.prompt .chip").nth(4).click()
         assert page.locator("#place").input_value() == "L0.resid_pre@4"
-        page.locator(".splitting summary[data-layer='5']").click()
+        page.locator(".splitting summary[data-layer='5']").first.click()
         assert page.locator("#place").input_value() == "L5.resid_post@-1"
-        page.locator(".splitting [data-term='L5.mlp']").click()
+        page.locator(".splitting [data-term='L5.mlp']").first.click()
         assert page.locator("#place").input_value() == "L5.mlp_out@-1"
         page.locator("#toward").fill("Lima")
         page.locator("#scale").fill("2")

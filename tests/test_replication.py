@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from cutaway import replication
+import cutaway
 from cutaway.cli import run
 from cutaway.loading import load
-from cutaway.replication import PUBLICATIONS, Figure, Outcome, Publication, attribution_figures, compare
+from cutaway.replication import PUBLICATIONS, Figure, Outcome, Publication, compare
+from cutaway.replication.attribution import attribution_figures
 
 PROMPT, ANSWER, OTHERS = "The capital of Poland is", " Warsaw", (" Berlin", " the", " Paris")
-POCKET = str(Path(replication.__file__).parent / "pocket")
+POCKET = str(Path(cutaway.__file__).parent / "pocket")
 
 
 @cache

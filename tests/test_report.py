@@ -26,7 +26,7 @@ from cutaway.views.frame import SCRIPT, STYLE
 
 TAGS = (
     "html head meta title style body header main section details summary h1 h2 p span div figure figcaption table "
-    "caption thead tbody tfoot tr th td pre code ul li a svg g text rect line polyline circle script"
+    "caption thead tbody tfoot tr th td pre code ul li a svg g text rect line polyline polygon circle script"
 )
 
 
@@ -205,6 +205,43 @@ def test_lines_are_drawn_to_scale() -> None:
     points = next(node for node in tree.iter() if node.tag.endswith("polyline")).attrib["points"].split()
     ys = [float(p.split(",")[1]) for p in points]
     assert ys[0] - ys[1] == pytest.approx(ys[1] - ys[2]) and ys[0] > ys[2]
+
+
+def test_bands_marks_and_single_runs_are_drawn_to_scale() -> None:
+    nan = math.nan
+    curve = views.Curve("a", [1.0, 2.0, nan, 3.0], [0.5, 1.5, nan, 2.5], [2.0, 2.5, nan, 4.0], [[1.0, 2.0, 2.5, 4.0]])
+    picture = views.bands(
+        [curve, views.Curve("b", [1.0, 2.0, 3.0, 3.0])], ["0", "1", "2", "3"], "t", "degrees",
+        null=views.Band("null", [0.0] * 4, [1.0] * 4), marks={"test": [1, -1, 0, nan]}, limits=(0.0, 4.0),
+    )  # fmt: skip
+    nodes = list(ElementTree.fromstring(str(picture)).iter())
+
+    def points(kind: str) -> list[list[tuple[float, float]]]:
+        found = [node.attrib["points"] for node in nodes if node.attrib.get("class", "") == kind]
+        return [[tuple(map(float, p.split(","))) for p in text.split()] for text in found]  # type: ignore[misc]
+
+    (null,) = points("null-band")
+    zero, one = null[0][1], null[-1][1]
+    place = {v: zero + v * (one - zero) for v in (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)}
+    middle = points("line line0")
+    assert [len(part) for part in middle] == [2, 1]  # cut where there is no number
+    assert [y for part in middle for _, y in part] == pytest.approx([place[v] for v in (1.0, 2.0, 3.0)], abs=0.1)
+    area = points("band band0")
+    assert [y for _, y in area[0]] == pytest.approx([place[v] for v in (0.5, 1.5, 2.5, 2.0)], abs=0.1)
+    assert [y for _, y in points("thin line0")[0]] == pytest.approx([place[v] for v in (1.0, 2.0, 2.5, 4.0)], abs=0.1)
+    up, down = points("mark pos")[0], points("mark neg")[0]
+    xs = [x for x, _ in points("line line1")[0]]
+    assert up[2][0] == pytest.approx(xs[0], abs=0.1) and down[2][0] == pytest.approx(xs[1], abs=0.1)
+    assert up[2][1] < up[0][1] and down[2][1] > down[0][1]  # the tip points up, down
+    empty = [float(node.attrib["cx"]) for node in nodes if node.attrib.get("class") == "mark none"]
+    assert empty[0] == pytest.approx(xs[2], abs=0.1) and len(empty) == 2  # one tick, one in the key; NaN has none
+
+
+def test_names_of_curves_never_touch() -> None:
+    picture = views.bands([views.Curve(f"c{k}", [1.0, 1.0]) for k in range(9)], ["0", "1"], "t", "u")
+    nodes = ElementTree.fromstring(str(picture)).iter()
+    heights = sorted(float(n.attrib["y"]) for n in nodes if (n.text or "").startswith("c") and "x" in n.attrib)
+    assert len(heights) == 9 and float(np.diff(heights).min()) > 13.5
 
 
 def test_standalone_pictures_carry_their_colours() -> None:

@@ -97,29 +97,97 @@ def test_exact_cells_are_the_full_sweeps_and_the_model_is_untouched() -> None:
     flags = [p.requires_grad for p in model.hf.parameters()]
     found = cutaway.sweep(model, base, edits, screen=0.1, seed=3)
     exact = found["exact"]
-    assert int(exact.sum()) == round(0.1 * exact.size) + 30
+    cannot = (full["value"] == full["base"]).all("prompt")  # before the first difference, and what is never read
+    assert bool(exact.where(cannot, True).all()) and 0 < int((exact & ~cannot).sum()) < 0.3 * exact.size
     assert np.allclose(found["value"].where(exact), full["value"].where(exact), atol=1e-5, equal_nan=True)
     left = ~exact
     guess = found["base"] + found["estimate"]
     assert np.allclose(found["value"].where(left), guess.transpose(*found["value"].dims).where(left), equal_nan=True)
     assert [p.requires_grad for p in model.hf.parameters()] == flags
     assert all(p.grad is None for p in model.hf.parameters())
-    assert found.attrs["screened_sample"] == 30
+    assert found.attrs["screened_sample"] == round(0.02 * int((~cannot).sum()))
     assert 0 <= found.attrs["screened_missed_rate"] <= found.attrs["screened_missed_rate_at_most"] <= 1
 
 
-def test_the_sample_finds_what_the_estimate_misses() -> None:
-    """Estimates that are pure noise: the stated rate is the true share of large cells, within its limit."""
+def test_a_screened_plan_says_what_is_estimated() -> None:
+    model = measured("gpt2")
+    ids, other = pair()
+    base, source = cutaway.Prompts(ids=ids, answers=ANSWERS, foils=FOILS), cutaway.Prompts(ids=other)
+    edits = cutaway.patch("z", source, positions="each")
+    whole = cutaway.sweep(model, base, edits, dry_run=True)
+    plan = cutaway.sweep(model, base, edits, screen=0.1, dry_run=True)
+    assert plan.n_cells == whole.n_cells and len(plan.variants) + plan.estimated == len(whole.variants)
+    left = {v.cell for v in whole.variants} - {v.cell for v in plan.variants}
+    exact = cutaway.sweep(model, base, edits, screen=0.1)["exact"].values.ravel()
+    assert left == set(np.flatnonzero(~exact).tolist())
+    assert f"{plan.estimated} are estimated" in plan.describe() and plan.flops < 0.3 * whole.flops
+
+
+def test_where_nothing_can_differ_everything_is_exact() -> None:
+    ids, _ = pair()
+    base, same = cutaway.Prompts(ids=ids, answers=ANSWERS, foils=FOILS), cutaway.Prompts(ids=ids.clone())
+    found = cutaway.sweep(measured("gpt2"), base, cutaway.patch("z", same), screen=0.1)
+    assert bool(found["exact"].all()) and bool((found["value"] == found["base"]).all())
+
+
+def test_what_is_chosen_costs_the_share_asked_for() -> None:
+    rng = np.random.default_rng(5)
+    estimates, costs = rng.normal(size=(1000, 3)), rng.uniform(1, 9, 800)
+    among = rng.permutation(1000)[:800]
+    chosen = choose(estimates, 0.1, seed=1, among=among, costs=costs)
+    cost = dict(zip(among.tolist(), costs, strict=True))
+    spent = sum(cost[c] for c in chosen.top.tolist())
+    assert 0.08 * costs.sum() - 9 < spent <= 0.08 * costs.sum()
+    assert len(chosen.sample) == 16 and chosen.n_left == 800 - len(chosen.top)
+    assert len({*chosen.cells.tolist()}) == len(chosen.cells) and set(chosen.cells.tolist()) <= set(among.tolist())
+    size = np.abs(estimates.mean(1))
+    assert min(size[chosen.top]) >= max(size[list(set(among.tolist()) - set(chosen.top.tolist()))])
+
+
+@pytest.mark.parametrize("above", [0.5, None])
+@pytest.mark.parametrize("noise", [0.3, 3.0])
+def test_the_stated_limit_covers_the_true_rate(above: float | None, noise: float) -> None:
+    """Heavy-tailed effects, poor and useless estimates: the true rate of missed cells is under the limit in 95 %."""
     rng = np.random.default_rng(0)
-    effect = np.where(np.arange(2000) % 4 == 0, 1.0, 0.0)
-    covered = 0
-    for draw in range(200):
-        chosen = choose(rng.normal(size=(2000, 3)), 0.1, seed=draw, sample=0.05)
-        assert not set(chosen.top) & set(chosen.sample) and len(chosen.top) == 200 and len(chosen.sample) == 100
-        said = missed(effect[chosen.cells], chosen, 0.5, 2000)
-        left = np.setdiff1d(np.arange(2000), chosen.top)
-        covered += effect[left].mean() <= said["screened_missed_rate_at_most"]
-    assert covered >= 182  # nominal 190 of 200; binomial 99.9 % lower limit
+    covered = []
+    for draw in range(400):
+        effect = rng.standard_t(3, size=600)
+        estimates = (effect + noise * rng.normal(size=600))[:, None]
+        chosen = choose(estimates, 0.25, seed=draw)
+        assert not set(chosen.top) & set(chosen.sample) and len(chosen.top) == 120 and len(chosen.sample) == 30
+        said = missed(effect[chosen.cells], chosen, above)
+        left = np.setdiff1d(np.arange(600), chosen.top)
+        true = (np.abs(effect[left]) >= said["screened_above"]).mean()
+        covered.append(true <= said["screened_missed_rate_at_most"])
+    assert sum(covered) >= 366  # nominal 380 of 400; binomial 99.9 % lower limit
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_oss"])
+def test_keys_at_sets_of_positions_move_the_whole_row(name: str) -> None:
+    """Reference: the new pattern under a brute-force edit of the keys at several positions, times the slope of the
+    pattern. The second family has a sink in its softmax."""
+    model, row = measured(name, "eager", torch.float64), FAMILIES[name]
+    ids, other = pair()
+    base, source = cutaway.Prompts(ids=ids, answers=ANSWERS, foils=FOILS), cutaway.Prompts(ids=other)
+    edits = cutaway.patch("k", source, positions=[[3, 4, 7], list(range(9))])
+    found = cutaway.sweep(model, base, edits, screen=0.2)["estimate"]
+    clean, new = record(model.hf, row, ids), record(model.hf, row, other)
+    for layer, head, place, at in ((1, 0, 0, [3, 4, 7]), (2, 1, 1, list(range(9)))):
+
+        def put(old: torch.Tensor, layer=layer, head=head, at=at) -> torch.Tensor:
+            changed = old.clone()
+            changed[:, at, head] = new["k", layer][:, at, head]
+            return changed
+
+        move = record(model.hf, row, ids, [("k", layer, put)])["pattern", layer] - clean["pattern", layer]
+
+        def moved(sign: int, layer=layer, move=move) -> np.ndarray:
+            edit = ("pattern", layer, lambda old: old + sign * STEP * move)
+            return contrast(brute_force_logits(model.hf, row, ids, [edit])).detach().numpy()
+
+        want = slope(moved)
+        got = found.isel(position=place).sel(layer=layer, kv_head=head).values
+        assert np.allclose(got, want, atol=3e-4 * max(1.0, np.abs(want).max())), (layer, got, want)
 
 
 @pytest.mark.parametrize(

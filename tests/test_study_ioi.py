@@ -390,7 +390,7 @@ def test_patch_prints_the_sweep_as_json_and_as_csv(capsys, tmp_path):
 def test_a_dry_run_says_the_plan_and_runs_nothing(capsys, monkeypatch):
     from cutaway import gridding
 
-    monkeypatch.setattr(gridding, "_run", lambda *given: pytest.fail("it ran"))
+    monkeypatch.setattr(gridding, "run", lambda *given: pytest.fail("it ran"))
     assert command(["patch", "--site", "z", "--families", "4", "--dry-run"]) == 0
     assert capsys.readouterr().out.startswith("24 cells x 16 prompts")
 
@@ -409,6 +409,29 @@ def test_patch_from_a_file_of_pairs(capsys, tmp_path):
     made = xr.Dataset.from_dict(json.loads(capsys.readouterr().out)["result"])
     found = study().arrays["patch_resid_pre"]["effect"].sel(position=["S2", "END"]).values
     np.testing.assert_allclose(made["effect"].values.astype(float), found, atol=1e-4)
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_patch_with_and_without_bos(capsys, tmp_path, bos):
+    from cutaway.tasks import make_task
+
+    model, option = pocket(), "--bos" if bos else "--no-bos"
+    some = make_task("ioi", model, families=4, bos=bos)
+    edits = cutaway.patch("resid_pre", some.clean, positions=["S2", "END"], layers=[2])
+    want = cutaway.sweep(model, some.corrupt(), edits)["effect"].mean("prompt").values
+    given = ["patch", option, "--layers", "2", "--positions", "S2,END", "--json"]
+    assert command([*given, "--families", "4"]) == 0
+    made = xr.Dataset.from_dict(json.loads(capsys.readouterr().out)["result"])
+    np.testing.assert_allclose(made["effect"].values.astype(float), want, atol=1e-4)
+    assert made.attrs["bos"] == ("asked for" if bos else "none")
+    texts = [{"clean": c, "corrupt": o, "answer": int(a), "foil": int(f), "family": g, "roles": {"S2": int(s)}}
+             for c, o, a, f, g, s in zip(some.clean.texts, some.corrupt().texts, some.clean.answers, some.clean.foils,
+                                         some.clean.families, some.clean.roles["S2"], strict=True)]  # fmt: skip
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, texts)))
+    assert command([*given, "--pairs", str(file)]) == 0
+    made = xr.Dataset.from_dict(json.loads(capsys.readouterr().out)["result"])
+    np.testing.assert_allclose(made["effect"].values.astype(float), want, atol=1e-4)
 
 
 @pytest.mark.parametrize(("line", "message"), [

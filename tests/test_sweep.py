@@ -342,14 +342,14 @@ def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch: pytest.MonkeyP
     ids, other = pair()
     base, source = cutaway.Prompts(ids=ids, answers=ANSWERS, foils=FOILS), cutaway.Prompts(ids=other)
     whole = cutaway.sweep(model, base, cutaway.patch("resid_pre", source))["value"]
-    run = gridding._run
+    whole_run = gridding.run
 
     def scarce(model, ways, base, plan, *rest):
         if plan.budget > 300:
             raise torch.OutOfMemoryError("out of memory")
-        return run(model, ways, base, plan, *rest)
+        return whole_run(model, ways, base, plan, *rest)
 
-    monkeypatch.setattr(gridding, "_run", scarce)
+    monkeypatch.setattr(gridding, "run", scarce)
     found = cutaway.sweep(model, base, cutaway.patch("resid_pre", source))
     assert found.attrs["budgets"] == "[1024, 512, 256]"
     assert np.allclose(found["value"], whole, atol=1e-5)

@@ -83,3 +83,44 @@ def test_a_logit_difference_never_makes_the_vocabulary() -> None:
     handle.remove()
     assert sum(rows) <= 2 * 2 + 2  # the last position of the recorded runs, which transformers computes anyway
     assert np.prod([model.n_layers, model.n_heads]) == 12
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2"])
+def test_a_head_is_entered_behind_its_attention(name: str) -> None:
+    model = measured(name, "eager")
+    assert engine(model).path == "waves of packed suffixes"
+    ids = token_ids(2, 9)
+    other = ids.clone()
+    other[:, 6] = (other[:, 6] + 7) % 90 + 5
+    base, source = cutaway.Prompts(ids=ids, answers=5, foils=8), cutaway.Prompts(ids=other)
+    attended = [0] * model.n_layers
+    handles = [
+        b.attention.out.module.register_forward_pre_hook(lambda m, a, i=b.layer: count(i, a))
+        for b in model.anatomy.blocks
+    ]
+
+    def count(layer: int, args: tuple) -> None:
+        attended[layer] += args[0].shape[:-1].numel()
+
+    with Counter(model) as counter:
+        cutaway.sweep(model, base, cutaway.patch("z", source, layers=0))
+    for handle in handles:
+        handle.remove()
+    traces, entered = 2 * 9 + 2 * 3, 2 * 3 * model.n_heads
+    assert attended[0] == traces  # the edited block's own attention never runs again
+    assert counter.rows["mlp"][0] == traces + entered
+    assert attended[1] == traces + entered
+
+
+def test_a_source_that_begins_like_the_base_is_run_from_where_it_parts() -> None:
+    model = measured("llama", "sdpa")
+    engine(model)
+    ids = token_ids(3, 9)
+    other = ids.clone()
+    other[0, 5], other[1, 7], other[2, 8] = 11, 12, 13
+    base, source = (cutaway.Prompts(ids=i, answers=5, foils=8) for i in (ids, other))
+    with Counter(model) as counter:
+        found = cutaway.sweep(model, base, cutaway.patch("resid_pre", source, layers=1, positions=-1))
+    assert counter.rows["mlp"][0] == 3 * 9 + 3 * 4  # from the first difference of any prompt
+    whole = cutaway.sweep(model, source, cutaway.ablate("z", layers=0, heads=0))["base"]
+    assert np.allclose(found["reference"], whole, atol=1e-5)

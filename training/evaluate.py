@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from cutaway.tasks.frames import LIFE_OPENINGS
 from cutaway.tasks.splits import held_out
 from cutaway.tasks.words import FEMALE_NAMES, IOI_DISTRACTOR_FRAMES, IOI_FRAMES, IOI_UNSEEN_FRAMES, MALE_NAMES
 from training import prompts
 from training.english import english
-from training.lives import OPENINGS, fill, life
+from training.lives import fill, life
 from training.prompts import Prompt
 
 Figures = dict[str, Any]
@@ -96,7 +97,7 @@ def pronouns(reader: Reader) -> Figures:
     rng = Random(5)
     items = [
         Prompt(fill(rng, frame, name), *((" She", " He") if name in FEMALE_NAMES else (" He", " She")), key)
-        for key, frame in OPENINGS.items()
+        for key, frame in LIFE_OPENINGS.items()
         for name in FEMALE_NAMES + MALE_NAMES
         if held_out("biography", key, name)
     ]

@@ -7,34 +7,9 @@ from __future__ import annotations
 
 from random import Random
 
+from cutaway.tasks.frames import FEMALE, JOBS, LIFE, LIFE_OPENINGS, MALE, QUALITIES
 from cutaway.tasks.splits import held_out
 from cutaway.tasks.words import CAPITALS, FEMALE_NAMES, NAMES, PLACES
-
-FEMALE = {"She": "She", "she": "she", "her": "her", "Her": "Her", "own": "her", "child": "girl", "adult": "woman"}
-MALE = {"She": "He", "she": "he", "her": "him", "Her": "His", "own": "his", "child": "boy", "adult": "man"}
-
-OPENINGS = {
-    "born": "{name} was born in {country}.",
-    "grew-up": "{name} grew up in {city}.",
-    "from": "{name} comes from {country}.",
-    "job": "{name} is a {job} in {city}.",
-}
-SENTENCES = (
-    "{She} lives in {city} and works as a {job}.",
-    "{She} works at the {place}.",
-    "{Her} mother was a {job}.",
-    "{Her} father worked at the {place}.",
-    "As a {child}, {she} wanted to be a {job}.",
-    "{She} loves {own} work.",
-    "The neighbors like {her} because {she} is {quality}.",
-    "{She} is a {quality} {adult}.",
-    "{She} and {own} brother live near the {place}.",
-    "A friend taught {her} to sing.",
-    "Everybody knows {her} and {own} dog.",
-    "When {she} was young, {own} family moved to {country}.",
-)
-JOBS = ("teacher", "doctor", "nurse", "farmer", "singer", "painter", "writer", "baker", "driver", "lawyer")
-QUALITIES = ("kind", "clever", "quiet", "happy", "rich", "tall")
 
 
 def fill(rng: Random, frame: str, name: str) -> str:
@@ -53,6 +28,6 @@ def fill(rng: Random, frame: str, name: str) -> str:
 
 def life(rng: Random) -> str:
     name = rng.choice(NAMES)
-    key = rng.choice([key for key in OPENINGS if not held_out("biography", key, name)])
-    frames = [OPENINGS[key], *rng.sample(SENTENCES, rng.randint(1, 4))]
+    key = rng.choice([key for key in LIFE_OPENINGS if not held_out("biography", key, name)])
+    frames = [LIFE_OPENINGS[key], *rng.sample(LIFE, rng.randint(1, 4))]
     return " ".join(fill(rng, frame, name) for frame in frames)

@@ -11,25 +11,10 @@ from __future__ import annotations
 
 from random import Random
 
+from cutaway.tasks.frames import ABOUT_NOBODY, ABOUT_ONE
 from cutaway.tasks.splits import pair_held_out
 from cutaway.tasks.words import FEMALE_NAMES, IOI_ACTIONS, IOI_OPENINGS, MALE_NAMES, NAMES, OBJECTS, PLACES
 
-ABOUT_ONE = (
-    "{name} was tired.",
-    "{name} looked at the {object}.",
-    "{name} was happy to be there.",
-    "The {object} belonged to {name}.",
-    "Everybody could hear {name}.",
-    "{name} talked about the {object} for a while.",
-    "It was the first time {name} saw the {place}.",
-)
-ABOUT_NOBODY = (
-    "It was raining.",
-    "The {place} was quiet.",
-    "There was a {object} on the table.",
-    "The day was long and warm.",
-    "Music came from the {place}.",
-)
 OUTSIDER = (
     "{name} stayed at home.",
     "{name} was there.",

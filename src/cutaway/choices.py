@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from .model import Model
 
 Choice = Any
-"""One value, a list of values, a list of lists, or `"each"` / `"all"`."""
+"""One value, a list of values, a list of lists, or `"each"` / `"all"`; of positions also `"later"`: all but position 0,
+which holds outsized activations in many models."""
 
 Options = tuple[bool, list[tuple[Any, Any]]]
 """Whether it is an axis, and its (label, meaning) pairs."""
@@ -75,6 +76,18 @@ def heads(model: Model, site: Any, layers: Options) -> tuple[Choice, int]:
     return "each", counts.pop()
 
 
+def width(model: Model, site: Any, layer: int) -> int | None:
+    """The length of a vector at a site: of the stream, of a head, of the neurons. None for a pattern."""
+    block = model.anatomy.blocks[layer]
+    if "d_model" in site.axes:
+        return model.d_model
+    if "neuron" in site.axes:
+        return None if block.mlp is None else block.mlp.n_neurons
+    if "d_head" not in site.axes or block.attention is None:
+        return None
+    return block.attention.d_head if site.name in ("q", "k") else block.attention.d_value
+
+
 def neurons(model: Model, site: Any, layers: Options) -> tuple[Choice, int]:
     if "neuron" not in site.axes:
         return None, 0
@@ -106,7 +119,7 @@ def positions(prompts: Prompts, operations: Sequence[Operation], given: Choice) 
                 f"There are {len(prompts)} base prompts but {len(source)} source prompts. Give one for each."
             )
     real = prompts.mask.numpy()
-    if isinstance(given, str) and given in ("each", "all"):
+    if isinstance(given, str) and given in ("each", "all", "later"):
         for source in sources:
             unequal = (source.lengths != prompts.lengths).nonzero()
             if len(unequal):
@@ -117,6 +130,8 @@ def positions(prompts: Prompts, operations: Sequence[Operation], given: Choice) 
                 )
         if given == "all":
             return False, [("all", (real, None))]
+        if given == "later":
+            return False, [("later", (real & (np.arange(prompts.n_positions) > 0), None))]
         index = np.arange(prompts.n_positions)
         return True, [(t, (real & (index == t), None)) for t in range(prompts.n_positions)]
     axis, sets = listed("position", given)
@@ -126,6 +141,8 @@ def positions(prompts: Prompts, operations: Sequence[Operation], given: Choice) 
         origin = np.zeros(real.shape, int)
         moved = False
         for place in some:
+            if not isinstance(place, int | np.integer | str):
+                raise BadInput(f"A position is an index or a role, not {place!r}.")
             at = prompts.at(place if isinstance(place, str) else int(place)).numpy()
             where[np.arange(len(at)), at] = True
             for source in sources:

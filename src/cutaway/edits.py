@@ -7,7 +7,7 @@ each); a list inside the list is a set edited together in one cell: `layers=[[8,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +17,18 @@ from torch import Tensor
 
 from . import choices
 from .choices import Choice
+from .directions import Direction
 from .errors import BadInput
 from .operations import (
     Add,
     Function,
     Mean,
     Operation,
-    ProjectOut,
+    Put,
     Reference,
+    Scaled,
     TakeFrom,
     Zero,
-    orthonormal,
     resampled,
 )
 from .prompts import Prompts
@@ -114,6 +115,7 @@ class Edit(Edits):
     queries: Choice = None
     keys: Choice = None
     name: str = "edit"
+    directions: tuple[Direction, ...] = ()
 
     @property
     def references(self) -> tuple[Prompts, ...]:
@@ -129,12 +131,24 @@ class Edit(Edits):
             Refused: the site does not exist in this model or is not certified.
         """
         site = find_site(self.site)
+        for direction in self.directions:
+            direction.check(model)
         if self.site == "logits":
-            raise BadInput("Logits are where a metric reads; edit final_norm or resid_post instead.")
+            raise BadInput("Logits are where a metric reads: edit resid_post of the last layer instead.")
         operations = self.operations(prompts) if callable(self.operations) else self.operations
         layers = choices.layers(model, site.name, self.layers)
+        for operation, (_, some) in itertools.product(operations, layers[1]):
+            for n in some:
+                operation.check(site.name, n, choices.width(model, site, n))
+        for operation in operations:
+            if isinstance(operation, Scaled):
+                operation.check_prompts(len(prompts))
         heads = choices.numbers("head", self.heads, *choices.heads(model, site, layers))
         neurons = choices.numbers("neuron", self.neurons, *choices.neurons(model, site, layers))
+        if self.queries is not None and site.name != "pattern":
+            raise BadInput(f"Only a pattern has queries to choose, not {site.name}. Choose positions.")
+        if self.queries is not None and self.positions is not None:
+            raise BadInput("A pattern's positions are its queries: choose one of the two.")
         queries = self.positions if self.queries is None else self.queries
         default = "each" if site.axes == ("prompt", "position", "d_model") or "neuron" in site.axes else "all"
         places = choices.positions(prompts, operations, default if queries is None else queries)
@@ -150,12 +164,13 @@ class Edit(Edits):
         choices.check_moves(model, site.name, layers, places, operations)
         extra = [Axis(name, tuple(labels)) for name, labels in self.variants]
         cells = []
+        change = _Changes(prompts)
         for choice in itertools.product(*(options for _, options in (chosen for _, chosen in axes))):
             (_, some_layers), (_, some_heads), (_, some_neurons), (_, (where, origin)), (_, some_keys) = choice
             for operation in operations:
                 cells.append(
                     tuple(
-                        _change(site.name, n, operation, prompts, where, origin, some_heads, some_neurons, some_keys)
+                        change(site.name, n, operation, where, origin, some_heads, some_neurons, some_keys)
                         for n in some_layers
                     )
                 )
@@ -333,36 +348,59 @@ def add(
     """Add scale * vector.
 
     Args:
-        vectors: one vector (or a mapping layer -> vector: one that differs by layer); several, [vector, width], as a
-            list or as a mapping name -> vector, make an axis `vector`. Width: d_model, d_head or neurons.
-        scale: a number, or a mapping layer -> number; a list of either makes an axis `scale`.
+        vectors: one vector or `Direction` (or a mapping layer -> vector: one that differs by layer); several,
+            [vector, width], as a list or as a mapping name -> vector, make an axis `vector`. In a list or a mapping, or
+            as [vector, prompt, width], a vector may differ by prompt: [prompt, width]. Width: d_model, d_head or
+            neurons.
+        scale: a number, or a mapping layer -> number (a schedule); a list of either makes an axis `scale`.
         layers, heads, positions, neurons: as in `patch`.
+
+    Raises:
+        BadInput: a vector that is not finite.
     """
+    return _scaled("add", Add, site, vectors, scale, (layers, heads, positions, neurons))
+
+
+def put(
+    site: str,
+    vectors: Any,
+    scale: Any = 1.0,
+    layers: Choice = None,
+    heads: Choice = None,
+    positions: Choice = None,
+    neurons: Choice = None,
+) -> Edit:
+    """Put scale * vector in place of what the model has there: its own value is gone. Arguments as in `add`.
+
+    At `mlp_out` or `attn_out` this takes a write away and makes another one, so a zero vector is an ablation; compare
+    with `add`, which leaves the model's own write where it is.
+    """
+    return _scaled("put", Put, site, vectors, scale, (layers, heads, positions, neurons))
+
+
+def _scaled(name: str, kind: type[Scaled], site: str, vectors: Any, scale: Any, where: Sequence[Choice]) -> Edit:
     vector_axis, each = _vectors(vectors)
+    _check_scale(scale)
     scales = list(scale) if isinstance(scale, list | tuple | np.ndarray | Tensor) else None
     labels = (
         [] if scales is None else [float(s) if not isinstance(s, Mapping) else f"#{i}" for i, s in enumerate(scales)]
     )
     axes = [("vector", vector_axis)] if vector_axis is not None else []
     axes += [("scale", tuple(labels))] if scales is not None else []
-    operations = tuple(Add(v, s) for v in each for s in (scales if scales is not None else [scale]))
-    return Edit(site, tuple(axes), operations, layers, heads, positions, neurons, name="add")
+    operations = tuple(kind(v, s) for v in each for s in (scales if scales is not None else [scale]))
+    layers, heads, positions, neurons = where
+    known = tuple(_directions(vectors))
+    return Edit(site, tuple(axes), operations, layers, heads, positions, neurons, name=name, directions=known)
 
 
-def project_out(
-    site: str,
-    subspace: Any,
-    mean: Tensor | None = None,
-    layers: Choice = None,
-    heads: Choice = None,
-    positions: Choice = None,
-) -> Edit:
-    """Remove the part in a subspace: h - (h - mean) V V^T. `subspace`: one vector or [rank, width], any basis.
-
-    With `mean` the subspace is removed around that point (fit it on other tokens), without it around zero.
-    """
-    basis = orthonormal(subspace)
-    return Edit(site, (), (ProjectOut(basis, mean),), layers, heads, positions, name="project_out")
+def _directions(given: Any) -> Iterator[Direction]:
+    """The vectors that know which model they belong to."""
+    if isinstance(given, Direction):
+        yield given
+    elif isinstance(given, Mapping):
+        yield from (d for value in given.values() for d in _directions(value))
+    elif isinstance(given, list | tuple):
+        yield from (d for value in given for d in _directions(value))
 
 
 def edit(
@@ -387,32 +425,76 @@ def _is_prompts(function: str, name: str, value: Any) -> None:
         )
 
 
-def _change(
-    site: str,
-    layer: int,
-    operation: Operation,
-    prompts: Prompts,
-    where: np.ndarray,
-    origin: np.ndarray | None,
-    heads: tuple[int, ...] | None,
-    neurons: tuple[int, ...] | None,
-    keys: np.ndarray | None,
-) -> Change:
-    changed = operation.changed(where, site, layer, prompts, origin)
-    if site == "embed":
-        site = "resid_pre"
-    return Change(site, layer, operation, where, changed, heads, neurons, keys, origin)
+class _Changes:
+    """Makes the changes of a grid; those of the same tokens share one array that says which of these really change."""
+
+    def __init__(self, prompts: Prompts) -> None:
+        self.prompts = prompts
+        self.changed: dict[tuple, np.ndarray] = {}
+
+    def __call__(
+        self,
+        site: str,
+        layer: int,
+        operation: Operation,
+        where: np.ndarray,
+        origin: np.ndarray | None,
+        heads: tuple[int, ...] | None,
+        neurons: tuple[int, ...] | None,
+        keys: np.ndarray | None,
+    ) -> Change:
+        alike = (layer, id(operation), id(where), id(origin))
+        if alike not in self.changed:
+            self.changed[alike] = operation.changed(where, site, layer, self.prompts, origin)
+        place = "resid_pre" if site == "embed" else site
+        return Change(place, layer, operation, where, self.changed[alike], heads, neurons, keys, origin)
 
 
 def _vectors(given: Any) -> tuple[tuple | None, list[Any]]:
     """(labels of the axis or None, the vectors)."""
     if isinstance(given, Mapping):
         if all(isinstance(k, int | np.integer) for k in given):
-            return None, [{int(k): torch.as_tensor(v).detach() for k, v in given.items()}]
-        return tuple(map(str, given)), [torch.as_tensor(v).detach() for v in given.values()]
-    if isinstance(given, list | tuple) and given and isinstance(given[0], Tensor | np.ndarray | Mapping):
-        return tuple(range(len(given))), [v if isinstance(v, Mapping) else torch.as_tensor(v).detach() for v in given]
-    vectors = torch.as_tensor(given).detach()
-    if not bool(torch.isfinite(vectors).all()) or vectors.dim() not in (1, 2):
-        raise BadInput(f"Vectors are finite, [width] or [vector, width]; these have shape {tuple(vectors.shape)}.")
-    return (None, [vectors]) if vectors.dim() == 1 else (tuple(range(len(vectors))), list(vectors))
+            return None, [_by_layer(given)]
+        return tuple(map(str, given)), [_one_vector(v) for v in given.values()]
+    if isinstance(given, list | tuple) and given and not isinstance(given[0], int | float):
+        return tuple(range(len(given))), [_one_vector(v) for v in given]
+    vectors = _finite(given)
+    if vectors.dim() == 1:
+        return None, [vectors]
+    return tuple(range(len(vectors))), list(vectors)
+
+
+def _one_vector(given: Any) -> Any:
+    """A vector, one a prompt, or one a layer."""
+    if isinstance(given, Mapping):
+        return _by_layer(given)
+    vector = _finite(given)
+    if vector.dim() > 2:
+        raise BadInput(f"One vector is of shape [width] or [prompt, width]; this one has {tuple(vector.shape)}.")
+    return vector
+
+
+def _by_layer(given: Mapping[int, Any]) -> dict[int, Tensor]:
+    return {int(k): _one_vector(v) for k, v in given.items()}
+
+
+def _finite(given: Any) -> Tensor:
+    try:
+        vectors = torch.as_tensor(getattr(given, "vector", given)).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"Vectors are tensors, arrays or lists of numbers: {error}") from None
+    if not bool(torch.isfinite(vectors).all()) or vectors.dim() not in (1, 2, 3):
+        raise BadInput(
+            "Vectors are finite, [width], [vector, width] or [vector, prompt, width]; these have shape "
+            f"{tuple(vectors.shape)}" + ("." if vectors.dim() in (1, 2, 3) else ", another number of axes.")
+        )
+    return vectors
+
+
+def _check_scale(given: Any) -> None:
+    several = given if isinstance(given, list | tuple) else [given]
+    for one in (v for s in several for v in (s.values() if isinstance(s, Mapping) else [s])):
+        try:
+            torch.as_tensor(one, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise BadInput(f"A scale is a number, a mapping layer -> number, or a list of them, not {one!r}.") from None

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,27 +15,23 @@ import numpy as np
 import torch
 import xarray as xr
 
-from .anatomy import steady
 from .editing import EditTap, Task, whole_rows
 from .edits import Edits, Grid, as_edits, patch
-from .errors import BadInput, Refused
+from .errors import BadInput
 from .following import recorded_tokens
 from .metrics import Metric, as_metric, logit_diff, renamed
-from .operations import Zero, unique
-from .paths import Ways, engine
-from .plan import TOKENS, Plan, Variant, make_plan
+from .operations import unique
+from .paths import engine
+from .plan import TOKENS, Plan, compile_cells, make_plan
 from .prompts import Prompts, Read
 from .readings import Readings
-from .recording import record, recorded
-from .replay import Wave
+from .recording import recorded
 from .results import prompt_coords, run_card
-from .runs import Recorded
-from .screening import choose, estimate, missed
+from .running import Aim, Progress, run
+from .screening import Screened
 
 if TYPE_CHECKING:
     from .model import Model
-
-Progress = Callable[[int, int], None]
 
 
 def sweep(
@@ -66,9 +61,10 @@ def sweep(
         budget: tokens that travel together; part of the plan, so the same budget gives the same bits.
         dry_run: return the `Plan` and run nothing.
         screen: for grids too large to be exact everywhere: estimate every cell by gradients (`cutaway.screening`) and
-            compute exactly only this share of them, the largest, and a random sample of the rest. `exact` marks which;
-            the attributes say how many cells of at least `missed_above` the sample found among those left out, with
-            an upper 95 % limit of their rate (default: the 20th largest effect). Drawn from `seed`.
+            compute exactly only what takes this share of the sweep's work: for four fifths of it the largest estimates,
+            for one a random sample of the rest, drawn from `seed`. `exact` marks which; the attributes say how many
+            cells of at least `missed_above` (default: the 20th largest effect that was found by estimate) the sample
+            has, with an upper 95 % limit of their rate among those left out.
         progress: called with (cells done, cells); True or False: a line on stderr or none (default: on a terminal).
 
     Returns:
@@ -80,17 +76,30 @@ def sweep(
         BadInput: edits, prompts or metrics that do not fit.
         Refused: an edited site is not certified for this model.
     """
+    _check(base, reference, budget)
     edits = as_edits(edits)
     metrics = _metrics(metric)
     grid = edits.compile(model, base)
     readings = Readings(model, base, metrics, read)
-    screened = None if screen is None else _Screened(model, base, grid, readings, screen, seed, budget)
-    cells = grid.cells if screened is None else tuple(grid.cells[i] for i in screened.chosen.cells)
     ways = engine(model)
-    sources = unique(source for cell in cells for c in cell for source in c.operation.sources)
-    n_recorded = recorded_tokens(base, sources, ways.rules is not None)
-    planned = partial(make_plan, cells, ways.shape, base.lengths.numpy(), readings.at.numpy(), recorded=n_recorded)
-    plan = planned(budget)
+    reads, lengths = readings.at.numpy(), base.lengths.numpy()
+    variants = compile_cells(grid.cells, ways.shape, lengths, reads)
+    sources = unique(source for v in variants for c in v.all_changes for source in c.operation.sources)
+    planned = partial(
+        make_plan,
+        shape=ways.shape,
+        lengths=lengths,
+        reads=reads,
+        n_cells=len(grid.cells),
+        recorded=recorded_tokens(base, sources, ways.rules is not None),
+        logits=readings.whole_rows,
+    )
+    screened = None
+    if screen is not None:
+        screened = Screened(model, base, grid, readings, planned(variants, budget=budget), screen, seed)
+        planned = partial(planned, estimated=len(screened.left))
+        variants = screened.variants
+    plan = planned(variants, budget=budget)
     if dry_run:
         return plan
     references = unique(edits.references) if reference is None else [reference]
@@ -98,15 +107,16 @@ def sweep(
     budgets = [budget]
     comparable = len(references) == 1 and not any(m.everywhere or m.needs_base for m in metrics)
     while True:
-        aim = _Aim(model, base, references[0], metrics, read) if comparable else None
+        aim = Aim(model, base, references[0], metrics, read) if comparable else None
         try:
-            values, own, path = _run(model, ways, base, plan, readings, aim, done)
+            kept = screened.runs if screened else None
+            values, own = run(model, ways, base, plan, readings, aim, done, kept)
             break
         except RuntimeError as error:  # torch.OutOfMemoryError is one, and so is the CPU allocator's
             if "memory" not in str(error).lower() or budgets[-1] <= 1:
                 raise
             budgets.append(budgets[-1] // 2)
-            plan = planned(budgets[-1])
+            plan = planned(variants, budget=budgets[-1])
     if screened is not None:
         values = screened.fill(values, own)
     dataset = _dataset(model, base, grid, readings, values, own, aim.arrays() if aim else None)
@@ -120,7 +130,7 @@ def sweep(
             metric=", ".join(m.name for m in metrics),
             units=", ".join(m.units for m in metrics),
             read=", ".join(readings.labels),
-            path=path,
+            path=ways.path,
             plan=plan.describe(),
             budgets=budgets,
             threads=torch.get_num_threads(),
@@ -157,140 +167,15 @@ def _metrics(given: Any) -> list[Metric]:
     return metrics
 
 
-# -- running --------------------------------------------------------------------------------------------------------
-
-
-def _run(
-    model: Model, ways: Ways, base: Prompts, plan: Plan, readings: Readings, aim: _Aim | None, done: Progress | None
-) -> tuple[list[np.ndarray], list[np.ndarray], str]:
-    """(values [cell, prompt, read], base values [prompt, read]) a metric, and how they were obtained."""
-    rules, path = ways.rules, ways.path
-    n_reads = [len(range(*readings.columns_of(m).indices(readings.at.shape[1]))) for m in readings.metrics]
-    n_reads = [
-        1 if m.whole is not None and not readings.several else n for m, n in zip(readings.metrics, n_reads, strict=True)
-    ]
-    values = [np.full((plan.n_cells, plan.n_prompts, n), np.nan) for n in n_reads]
-    own = [np.full((plan.n_prompts, n), np.nan) for n in n_reads]
-    changes = [c for v in plan.variants for c in v.all_changes]
-    count, total = 0, max(1, len(plan.variants) * len(plan.groups))
-    for which in plan.groups:
-        with steady(model.hf):
-            runs = recorded(model, base, which, changes, rules, plan.answers)
-            at = readings.at[torch.from_numpy(which)].numpy()
-            if aim is not None:
-                aim.take(runs, which)
-            group = base[which.tolist()]
-            end = min(plan.end, group.n_positions)
-            wave = Wave(model, runs, group, at, end)
-            before = wave.base()
-            unedited = readings(before, which, before)
-            for m, found in enumerate(unedited):
-                own[m][which] = found[:, 0]
-                values[m][:, which] = found.transpose(1, 0, 2)
-            for chunk in plan.chunks:
-                variants = [v for v in (plan.variants[i] for i in chunk) if v.first < end and v.touched[which].any()]
-                count += len(chunk)
-                if not variants:
-                    continue
-                left = wave.climb(variants) if rules else _forwards(wave, variants, plan.budget)
-                left = _final_norm(model, wave, variants, left)
-                for m, found in enumerate(readings(left, which, before)):
-                    _keep(values[m], found, variants, which, at[:, readings.columns_of(readings.metrics[m])])
-                if done:
-                    done(count, total)
-    return values, own, path
-
-
-def _keep(
-    values: np.ndarray, found: np.ndarray, variants: Sequence[Variant], which: np.ndarray, at: np.ndarray
-) -> None:
-    """Put the metric of a chunk in its place, where the edit can reach what is read."""
-    for i, variant in enumerate(variants):
-        reached = (at >= variant.first) & variant.touched[which][:, None]
-        if reached.shape[1] != found.shape[2]:
-            reached = reached.any(1, keepdims=True)
-        here = values[variant.cell, which]
-        values[variant.cell, which] = np.where(reached, found[:, i], here)
-
-
-def _forwards(wave: Wave, variants: Sequence[Variant], budget: int) -> torch.Tensor:
-    step = max(1, budget // max(1, len(wave.prompts) * wave.prompts.n_positions))
-    return torch.cat([wave.forward(variants[i : i + step]) for i in range(0, len(variants), step)], dim=1)
-
-
-def _final_norm(model: Model, wave: Wave, variants: Sequence[Variant], left: torch.Tensor) -> torch.Tensor:
-    if any(c.site == "final_norm" for v in variants for c in v.changes):
-        raise BadInput("final_norm is read, not swept: edit resid_post of the last layer, which it is a function of.")
-    return left
-
-
-class _Aim:
-    """The metric of the reference prompts' own run, toward the base's answers and foils, at their own positions."""
-
-    def __init__(self, model: Model, base: Prompts, reference: Prompts, metrics: Sequence[Metric], read: Any) -> None:
-        self.model, self.reference = model, reference
-        self.readings = Readings(model, _with_targets(reference, base), metrics, read)
-        self.values: list[list[np.ndarray]] = [[] for _ in metrics]
-
-    def take(self, runs: Recorded, which: np.ndarray) -> None:
-        """One group of prompts; their run is already there if they are the source of a patch."""
-        run = runs.sources.get(id(self.reference))
-        if run is None:
-            (run,) = record(self.model, [self.reference[which.tolist()]], [])
-        at = self.readings.at[torch.from_numpy(which)].to(run.stream[-1].device)
-        left = run.stream[-1][torch.arange(len(which), device=at.device)[:, None], at][:, None]
-        for kept, values in zip(self.values, self.readings(left, which), strict=True):
-            kept.append(values[:, 0])
-
-    def arrays(self) -> list[np.ndarray]:  # [prompt, read] a metric
-        return [np.concatenate(kept) for kept in self.values]
-
-
-def _with_targets(reference: Prompts, base: Prompts) -> Prompts:
-    same = reference[list(range(len(reference)))]
-    same.answers, same.foils = base.answers, base.foils
-    return same
-
-
-class _Screened:
-    """A grid of which only some cells are computed."""
-
-    def __init__(
-        self, model: Model, base: Prompts, grid: Grid, readings: Readings, share: float, seed: int, budget: int
-    ) -> None:
-        if len(readings.metrics) != 1 or readings.at.shape[1] != 1:
-            raise BadInput("A screened sweep has one metric, read at one position. Sweep once for each.")
-        ways = engine(model)
-        rules, path = ways.rules, ways.path
-        if rules is None:
-            raise Refused(
-                f"Screening calls blocks on their own, and for {model.name} sweeps use {path}. Sweep without it."
-            )
-        plan = make_plan(grid.cells, ways.shape, base.lengths.numpy(), readings.at.numpy(), budget)
-        changes = [c for cell in grid.cells for c in cell]
-        self.estimate = np.zeros((len(grid.cells), len(base)))
-        for which in plan.groups:
-            with steady(model.hf):
-                also = [replace(c, site="pattern", operation=Zero()) for c in changes if c.site in ("q", "k")]
-                runs = recorded(model, base, which, [*changes, *also], rules)
-            group = base[which.tolist()]
-            self.estimate[:, which] = estimate(model, group, grid.cells, readings.metrics[0], readings, runs)
-        self.chosen = choose(self.estimate, share, seed)
-
-    def fill(self, values: list[np.ndarray], own: list[np.ndarray]) -> list[np.ndarray]:
-        """Estimates for all cells, exact values for those that were computed."""
-        whole = own[0][None] + self.estimate[:, :, None]
-        whole[self.chosen.cells] = values[0]
-        self.effect = (values[0] - own[0][None])[:, :, 0].mean(1)
-        return [whole]
-
-    def mark(self, dataset: xr.Dataset, grid: Grid, above: float | None) -> xr.Dataset:
-        axes = [a.name for a in grid.axes]
-        exact = np.zeros(len(grid.cells), bool)
-        exact[self.chosen.cells] = True
-        estimates = np.moveaxis(self.estimate.reshape(*grid.shape, -1), -1, 0)
-        dataset = dataset.assign(exact=(axes, exact.reshape(grid.shape)), estimate=(["prompt", *axes], estimates))
-        return dataset.assign_attrs(missed(self.effect, self.chosen, above, len(grid.cells)))
+def _check(base: Prompts, reference: Prompts | None, budget: int) -> None:
+    for what, given in (("sweep(base=...)", base), ("reference=...", reference)):
+        if not isinstance(given, Prompts | None) or (given is None and what.startswith("sweep")):
+            kind = type(given).__name__
+            raise BadInput(f"{what} takes prompts (cutaway.Prompts or model.prompts(...)), not {kind}.")
+    if reference is not None and len(reference) != len(base):
+        raise BadInput(f"There are {len(base)} base prompts but {len(reference)} reference prompts. Give one for each.")
+    if budget < 1:
+        raise BadInput(f"budget is {budget}: at least one token must travel at a time.")
 
 
 def single_edit(model: Model, prompts: Prompts, edits: Any) -> EditTap:

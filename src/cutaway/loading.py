@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .errors import BadInput
+from .hub import require_reachable
 from .model import Model
 
 
@@ -24,19 +26,27 @@ def load(
     Args:
         name_or_path: `"pocket"` (ships with the package), a folder, or a hub id.
         revision: branch, tag or commit on the hub.
-        device: for example `"cuda"`; `"auto"` spreads the layers over devices (needs accelerate). Default: CPU.
+        device: for example `"cuda"`; `"auto"` spreads the layers over what there is (needs accelerate, in the extra
+            `cutaway[offload]`). Default: CPU. A model that was loaded with a `device_map` of your own goes into
+            `cutaway.Model` as it is, layers offloaded to the CPU or to disk included.
         dtype: default float32; `"auto"` keeps the checkpoint's own.
         attn_implementation: `"eager"` or `"sdpa"`; default: transformers' choice.
 
     Raises:
-        BadInput: the model is not there, or has no safetensors weights.
+        BadInput: the model is not there, the hub does not answer, or it has no safetensors weights.
         Refused: it cannot be opened (see `Model`).
     """
+    require_reachable(str(name_or_path), revision)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     pocket = str(name_or_path) == "pocket"
     path = str(Path(__file__).parent / "pocket") if pocket else str(name_or_path)
     wanted = _dtype(dtype)
+    if device == "auto" and find_spec("accelerate") is None:
+        raise BadInput(
+            "device='auto' spreads a model over devices with accelerate, which is not installed. Install it "
+            "(pip install 'cutaway[offload]'), or name one device, such as 'cuda' or 'cpu'."
+        )
     options: dict[str, Any] = {"trust_remote_code": False, "revision": revision}
     if revision is None:
         del options["revision"]

@@ -116,6 +116,8 @@ prob = Metric("prob", "probability", _answers("prob", ("answers",)), lambda x, t
 """The answer's probability."""
 rank = Metric("rank", "rank", _answers("rank", ("answers",)), _rank)
 """How many tokens have a larger logit than the answer (0: it is the top one)."""
+top_token = Metric("top_token", "token id", None, lambda x, t, b: x.argmax(-1).to(_wide(x).dtype))
+"""Id of the token with the largest logit: to count which and how many change, not to subtract."""
 kl = Metric("kl", "nats", None, _kl, needs_base=True)
 """KL(base || edited): how far the edit moves the whole next-token distribution of the unedited base run."""
 entropy = Metric("entropy", "nats", None, _entropy)
@@ -124,15 +126,21 @@ next_token_log_prob = Metric(
     "next_token_log_prob", "nats", _next_tokens, lambda x, t, b: _of(_log_probs(x), t), everywhere=True
 )
 """Log-probability of the token that really follows, at every position but the last."""
+next_token_kl = Metric("next_token_kl", "nats", None, _kl, needs_base=True, everywhere=True)
+"""KL(base || edited) at every position but the last: what an edit does to whole distributions all along a text."""
 
-METRICS = {m.name: m for m in (logit_diff, logit, log_prob, prob, rank, kl, entropy, next_token_log_prob)}
+METRICS = {
+    m.name: m
+    for m in (logit_diff, logit, log_prob, prob, rank, top_token, kl, entropy, next_token_log_prob, next_token_kl)
+}
 
 
 def as_metric(given: Any) -> Metric:
     """A `Metric` from one, its name, or any function of (logits at the read positions, prompts).
 
     The function gets logits [prompt, vocab] (or [prompt, read, vocab] for a list of read positions) and the prompts
-    they belong to, which may be some of the prompts, in any order and repeated; it returns one number a prompt.
+    they belong to, which may be some of the prompts, in any order and repeated; it returns one number a prompt, or for
+    a list of read positions one a prompt and read.
 
     Raises:
         BadInput: it is none of these.

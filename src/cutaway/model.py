@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .anatomy import Anatomy, HeadMap, input_device, measure, steady
+from .anatomy import Anatomy, HeadMap, Tail, device_of, input_device, measure, steady, stored
 from .certificate import Certificate
 from .errors import BadInput, Refused
 from .prompts import Prompts, Token, single_token, tokenise
@@ -21,6 +21,16 @@ from .tokens import token_text
 from .top import top_table
 from .trace import Trace
 from .weights import LayerWeights
+
+_COLUMNS = ("unembedding", "logits")
+"""What reading single tokens rests on: the rest of the vocabulary is not needed."""
+
+_BY_PARTS = ("final_norm", *_COLUMNS)
+"""What reading the stream by the model's norm and unembedding, one after the other, rests on."""
+
+
+_LOGITS = 2**24
+"""Logits held at once where only some tokens' are wanted: 64 MB in float32."""
 
 
 class Model:
@@ -121,9 +131,15 @@ class Model:
     def fingerprint(self) -> str:
         """A short hash of the weights: names, shapes, dtypes and up to 4,096 evenly spaced values of each."""
         digest = hashlib.sha256()
+        twice = getattr(self.hf, "all_tied_weights_keys", {})  # weights kept elsewhere lose their identity, not these
         for name, p in self.hf.named_parameters():
+            if name in twice:
+                continue
             digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
-            flat = p.detach().flatten()
+            module, _, own = name.rpartition(".")
+            value = stored(self.hf.get_submodule(module), own)
+            assert value is not None
+            flat = value.detach().flatten()
             sample = flat[:: max(1, len(flat) // 4096)][:4096]
             digest.update(sample.to("cpu", torch.float64).numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -172,35 +188,64 @@ class Model:
         return Trace(self, prompts, sites, single_edit(self, prompts, edits))
 
     def read(self, rows: Tensor) -> Tensor:  # [..., d_model] -> [..., vocab]
-        """Logits from residual-stream vectors that precede the final norm, by the model's own norm and unembedding.
+        """Logits from residual-stream vectors that precede the final norm, by the model's own norm and unembedding, or
+        by whatever else it has after its last block.
+
+        Raises:
+            Refused: what follows the last block cannot be called alone.
+        """
+        if self.certificate.refusal(_BY_PARTS) is None:
+            return self.anatomy.unembedding.cap_only(self.read_before_cap(rows))
+        return self._tail().logits(rows)
+
+    @property
+    def reads_stream(self) -> bool:
+        """Whether logits can be read from what the last block puts out (`read`)."""
+        return self.anatomy.tail is not None or self.certificate.refusal(_BY_PARTS) is None
+
+    def _tail(self) -> Tail:
+        self.certificate.require("Reading the stream as tokens", ("tail",))
+        assert self.anatomy.tail is not None
+        return self.anatomy.tail
+
+    def read_before_cap(self, rows: Tensor) -> Tensor:  # [..., d_model] -> [..., vocab]
+        """As `read`, before a soft-cap where the model has one.
 
         Raises:
             Refused: the model has something other than one norm between its last block and its unembedding.
         """
-        return self.anatomy.unembedding.cap_only(self.read_before_cap(rows))
-
-    def read_before_cap(self, rows: Tensor) -> Tensor:  # [..., d_model] -> [..., vocab]
-        """As `read`, before a soft-cap where the model has one."""
-        self.certificate.require("Reading the stream as tokens", ("final_norm", "unembedding", "logits"))
+        self.certificate.require("Reading the stream as tokens", _BY_PARTS)
         norm, unembedding = self.anatomy.final_norm, self.anatomy.unembedding
         assert norm is not None
         if norm.module is not None:
             rows = norm.module(rows)
         head = unembedding.linear.module
-        return unembedding.before_cap(head(rows.to(unembedding.linear.weight.device)))
+        return unembedding.before_cap(head(rows.to(device_of(head))))
 
     def read_tokens(self, rows: Tensor, tokens: Tensor) -> Tensor:
         """Logits of a few tokens, [prompt, read, n, token]; the rest of the vocabulary is never computed.
 
         `rows` [prompt, read, n, d_model] precede the final norm; `tokens` [prompt, read, token] are ids.
+
+        Raises:
+            Refused: what follows the last block cannot be called alone.
         """
-        self.certificate.require("Reading the stream as tokens", ("final_norm", "unembedding", "logits"))
         norm, unembedding = self.anatomy.final_norm, self.anatomy.unembedding
-        assert norm is not None
-        if norm.module is not None:
+        if self.certificate.refusal(_COLUMNS) is not None:
+            step = max(1, _LOGITS // (self.vocab_size * max(1, rows.shape[1])))
+            return torch.stack(
+                [
+                    torch.cat([tokens_of(self._tail().logits(some), t) for some in row.split(step, dim=1)], dim=1)
+                    for row, t in zip(rows, tokens, strict=True)
+                ]
+            )
+        if norm is None:
+            rows = self._tail().normed(rows)
+        elif norm.module is not None:
             rows = norm.module(rows)
-        tokens = tokens.to(unembedding.linear.weight.device)
-        columns = unembedding.linear.weight.T[tokens]  # [prompt, read, token, d_model]
+        weight = unembedding.linear.weight
+        tokens = tokens.to(weight.device)
+        columns = weight.T[tokens]  # [prompt, read, token, d_model]
         y = rows.to(columns.device) @ columns.transpose(-1, -2)
         if unembedding.bias is not None:
             y = y + unembedding.bias[tokens][:, :, None]
@@ -234,6 +279,7 @@ class Model:
         families: Sequence[Any] | None = None,
         roles: Mapping[str, Any] | None = None,
         bos: bool | None = None,
+        templates: Sequence[Any] | None = None,
     ) -> Prompts:
         """Tokenise and check at once.
 
@@ -243,12 +289,14 @@ class Model:
             families: a label a prompt; prompts that are not independent of each other share one.
             roles: name -> a position a prompt, or a token's text that occurs exactly once in each.
             bos: None as the tokenizer does it; True puts BOS first; False adds no special token at all.
+            templates: a label a prompt, the frame it was made from; `ablate(..., by="template")` averages within it.
 
         Raises:
             BadInput: an empty or too long prompt, an answer of several tokens, an unknown token, a role that is not
                 found exactly once; the message names the prompt.
         """
-        return tokenise(self.tokenizer, texts, answers, foils, families, roles, bos, self.vocab_size, self.context)
+        limits = self.vocab_size, self.context
+        return tokenise(self.tokenizer, texts, answers, foils, families, roles, bos, *limits, templates)
 
     def token_id(self, token: Token) -> int:
         """The id of a single token given as text or id.
@@ -269,7 +317,9 @@ class Model:
     @property
     def W_E(self) -> Tensor:  # [vocab, d_model]
         """Token embedding (any factor the family applies is not in it)."""
-        return self.hf.get_input_embeddings().weight  # type: ignore[operator,union-attr]
+        weight = stored(self.hf.get_input_embeddings(), "weight")  # type: ignore[operator]
+        assert weight is not None
+        return weight
 
     @property
     def W_U(self) -> Tensor:  # [d_model, vocab]
@@ -385,3 +435,8 @@ class Model:
     def __repr__(self) -> str:
         state = "certified" if self.certificate.ok else "not fully certified"
         return f"Model({self.name}: {self.n_layers} layers, d_model {self.d_model}, {self.dtype}, {state})"
+
+
+def tokens_of(logits: Tensor, tokens: Tensor) -> Tensor:  # [read, n, token]
+    """Some tokens' logits, from logits [read, n, vocab] and the ids [read, token]."""
+    return logits.gather(-1, tokens.to(logits.device)[:, None].expand(-1, logits.shape[1], -1))

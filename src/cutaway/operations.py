@@ -1,4 +1,4 @@
-"""What an edit does to the activations it reaches: replace, zero, average, add, project out, or any function.
+"""What an edit does to the activations it reaches: replace, zero, average, add, or any function (`removals`: more).
 
 An operation is asked for new values of single tokens: `new(old, here, prompt, position)` gets the old values [n, ...]
 of n tokens with their prompt and position, and returns the new ones. It knows nothing of blocks, waves or packing.
@@ -6,7 +6,7 @@ of n tokens with their prompt and position, and returns the new ones. It knows n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,6 +44,13 @@ class Operation:
     def sources(self) -> tuple[Prompts, ...]:
         """Prompts whose activations are needed at the edited site, one for each prompt of the base."""
         return ()
+
+    def check(self, site: str, layer: int, width: int | None) -> None:
+        """Pass if it fits a site of this width (None: it has no fixed one).
+
+        Raises:
+            BadInput: it does not.
+        """
 
     def changed(
         self, where: np.ndarray, change_at: str, layer: int, base: Prompts, origin: np.ndarray | None
@@ -119,7 +126,7 @@ class Reference:
 
     def keys(self, prompts: Prompts) -> list[list[tuple]]:
         """The key of each real token, prompt by prompt."""
-        templates = getattr(prompts, "templates", None) or prompts.families
+        templates = prompts.templates or prompts.families
         shared = [r for r in self.prompts.roles if r in prompts.roles]
         found = []
         for i, length in enumerate(prompts.lengths.tolist()):
@@ -183,39 +190,66 @@ class Mean(Operation):
 
 
 @dataclass(frozen=True, eq=False)
-class Add(Operation):
-    """old + scale * vector. `vector`: one, or one a layer; `scale`: the same, or one a layer."""
+class Scaled(Operation):
+    """scale * vector, to be added or put. `vector` [width] or [prompt, width]; `scale` a number; or one a layer."""
 
     vector: Tensor | Mapping[int, Tensor]
     scale: float | Mapping[int, float] = 1.0
 
+    def check(self, site: str, layer: int, width: int | None) -> None:
+        for what, given in (("vectors", self.vector), ("scales", self.scale)):
+            if isinstance(given, Mapping) and layer not in given:
+                known = ", ".join(map(str, given))
+                raise BadInput(f"The {what} differ by layer and there is none for layer {layer} (given: {known}).")
+        fits(site, layer, width, self.at(layer)[0], "A vector for")
+
+    def check_prompts(self, n: int) -> None:
+        """Pass if vectors that differ by prompt are one a prompt.
+
+        Raises:
+            BadInput: they are not.
+        """
+        every = self.vector.values() if isinstance(self.vector, Mapping) else [self.vector]
+        for vector in every:
+            if vector.dim() == 2 and len(vector) != n:
+                raise BadInput(f"There are {n} prompts but a vector for each of {len(vector)}.")
+
     def at(self, layer: int) -> tuple[Tensor, float]:
+        """The vector and the scale of a layer."""
         vector = self.vector[layer] if isinstance(self.vector, Mapping) else self.vector
         return vector, float(self.scale[layer] if isinstance(self.scale, Mapping) else self.scale)
+
+    def amount(self, change: Change, prompt: Tensor, old: Tensor, runs: Runs) -> Tensor:
+        """scale * vector for n tokens [n, width], or for all of them alike [width], in the dtype of `old`."""
+        vector, scale = self.at(change.layer)
+        wide = scale * vector.to(old.device, torch.promote_types(old.dtype, torch.float32))
+        if vector.dim() == 2:
+            wide = wide[runs.chosen.to(old.device)[prompt]]
+            wide = wide.reshape(len(old), *(1,) * (old.dim() - 2), -1)  # the same for every head
+        return wide.to(old.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Scaled):
+    """old + scale * vector."""
 
     def changed(
         self, where: np.ndarray, change_at: str, layer: int, base: Prompts, origin: np.ndarray | None
     ) -> np.ndarray:
         vector, scale = self.at(layer)
-        return where if scale != 0 and bool((vector != 0).any()) else np.zeros_like(where)
+        moves = (vector != 0).any(-1).cpu().numpy() & (scale != 0)  # [] or [prompt]
+        return where & (moves[:, None] if moves.ndim else moves)
 
     def new(self, old: Tensor, change: Change, prompt: Tensor, position: Tensor, runs: Runs) -> Tensor:
-        vector, scale = self.at(change.layer)
-        return old + (scale * vector.to(old.device, torch.promote_types(old.dtype, torch.float32))).to(old.dtype)
+        return old + self.amount(change, prompt, old, runs)
 
 
 @dataclass(frozen=True, eq=False)
-class ProjectOut(Operation):
-    """old minus its projection on a subspace: h - (h - mean) V V^T, rows of V orthonormal."""
-
-    basis: Tensor  # [rank, width], orthonormal rows
-    mean: Tensor | None = None
+class Put(Scaled):
+    """scale * vector in place of what was there."""
 
     def new(self, old: Tensor, change: Change, prompt: Tensor, position: Tensor, runs: Runs) -> Tensor:
-        basis = self.basis.to(old.device, torch.promote_types(old.dtype, torch.float32))
-        x = old.to(basis.dtype)
-        centred = x if self.mean is None else x - self.mean.to(basis)
-        return (x - (centred @ basis.T) @ basis).to(old.dtype)
+        return self.amount(change, prompt, old, runs).expand_as(old)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,20 +271,14 @@ class Function(Operation):
         return getattr(self.function, "__name__", "function")
 
 
-def orthonormal(subspace: Tensor | Sequence[Any]) -> Tensor:
-    """Orthonormal rows spanning the given vectors [rank, width] (one vector: [width]), in float64.
+def fits(site: str, layer: int, width: int | None, vector: Tensor, what: str) -> None:
+    """Pass if a vector, or rows of vectors, are as wide as a site (None: not known).
 
     Raises:
-        BadInput: they are not finite, or span less than their number.
+        BadInput: they are not.
     """
-    rows = torch.as_tensor(subspace).detach().to("cpu", torch.float64)
-    rows = rows[None] if rows.dim() == 1 else rows
-    if rows.dim() != 2 or not bool(torch.isfinite(rows).all()):
-        raise BadInput(f"A subspace is given as finite vectors [rank, width], not as shape {tuple(rows.shape)}.")
-    sizes = torch.linalg.svdvals(rows)
-    if len(rows) > rows.shape[1] or float(sizes.min()) <= 1e-10 * float(sizes.max()):
-        raise BadInput(f"The {len(rows)} vectors of the subspace are linearly dependent. Give a basis.")
-    return torch.linalg.qr(rows.T).Q.T
+    if width is not None and (vector.dim() == 0 or vector.shape[-1] != width):
+        raise BadInput(f"{what} {site} of layer {layer} has {width} numbers; this one has shape {tuple(vector.shape)}.")
 
 
 def resampled(reference: Prompts, base: Prompts, seed: int, same: bool) -> Prompts:
@@ -275,6 +303,6 @@ def unique(items: Iterable[Any]) -> list[Any]:
 
 
 __all__ = [
-    "Add", "Function", "Mean", "Operation", "ProjectOut", "Reference", "Runs", "TakeFrom", "Zero",
-    "orthonormal", "resampled", "unique",
+    "Add", "Function", "Mean", "Operation", "Put", "Reference", "Runs", "Scaled", "TakeFrom", "Zero",
+    "fits", "resampled", "unique",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,7 +16,8 @@ from .anatomy import Block, Linear, Write, probe_ids, steady
 from .calls import BlockRules, measure_calls
 from .edits import Edits, ablate, patch
 from .errors import Refused
-from .plan import Layer, Shape, make_plan
+from .memory import Sizes
+from .plan import Layer, Shape, compile_cells, make_plan
 from .prompts import Prompts
 from .recording import recorded
 from .replay import Wave
@@ -49,6 +51,9 @@ def engine(model: Model) -> Ways:
 
 def _probed(model: Model) -> Ways:
     plain = _shape(model, halfway=False)
+    if not model.reads_stream:
+        why = "logits cannot be read from what the last block puts out"
+        return Ways(None, f"full forwards ({why})", replace(plain, full=True))
     try:
         rules = measure_calls(model)
     except Exception as error:  # noqa: BLE001 - whatever goes wrong, the plain way is there
@@ -72,11 +77,28 @@ def _shape(model: Model, halfway: bool) -> Shape:
     layers = tuple(_layer(block, halfway) for block in blocks)
     attention = blocks[-1].attention
     maps = [] if attention is None else [m for m in (attention.k, attention.v) if m is not None]
-    linear = {id(m.linear.module): m.linear.weight.numel() for m in maps}
+    linear = {id(m.linear.module): math.prod(m.linear.shape) for m in maps}
     return Shape(
         layers=layers,
         last_keys_flops=2 * sum(linear.values()) if len(maps) == 2 else layers[-1].flops,
         vocab_flops=2 * model.d_model * model.vocab_size,
+        sizes=_sizes(model),
+    )
+
+
+def _sizes(model: Model) -> Sizes:
+    blocks = model.anatomy.blocks
+    attention = [b.attention for b in blocks if b.attention is not None]
+    matrices = [p.shape for b in blocks for p in b.module.parameters() if p.dim() > 1]
+    return Sizes(
+        d_model=model.d_model,
+        widest=max(max(shape[-2:]) for shape in matrices),
+        keys_values=max([2 * a.n_kv_heads * a.d_head for a in attention], default=2 * model.d_model),
+        heads=max([a.n_heads for a in attention], default=1),
+        d_head=max([a.d_head for a in attention], default=model.d_model),
+        neurons=max([b.mlp.down.weight.shape[0] for b in blocks if b.mlp is not None], default=model.d_model),
+        vocab=model.vocab_size,
+        number=model.dtype.itemsize,
     )
 
 
@@ -161,7 +183,8 @@ def _disagreement(model: Model, base: Prompts, edits: Edits, rules: Any, shape: 
     """Largest difference of the wave to full forwards, relative to the size of what is left at the end."""
     grid = edits.compile(model, base)
     reads = torch.stack([base.at(-1), base.at(-2)], 1).numpy()
-    plan = make_plan(grid.cells, shape, base.lengths.numpy(), reads, 256)
+    variants = compile_cells(grid.cells, shape, base.lengths.numpy(), reads)
+    plan = make_plan(variants, shape, base.lengths.numpy(), reads, len(grid.cells), 256)
     which = np.arange(len(base))
     worst = 0.0
     with steady(model.hf):

@@ -33,6 +33,8 @@ class Prompts:
         roles: name -> position of it in each prompt. `END`, the last token, is always there.
         lengths: number of real tokens of each prompt, where `ids` is a padded tensor.
         texts, tokenizer: only for labels.
+        templates: a label a prompt: the frame it was made from. Means of ablations can be taken template by template;
+            default: the family stands for it.
         vocab_size: checked against, where given.
 
     Raises:
@@ -47,6 +49,7 @@ class Prompts:
     roles: dict[str, Tensor]
     texts: list[str]
     tokens: list[list[str]] = field(repr=False)
+    templates: list[str] | None = None
     bos: str = "as given"
 
     def __init__(
@@ -60,6 +63,7 @@ class Prompts:
         texts: Sequence[str] | None = None,
         tokenizer: Any = None,
         vocab_size: int | None = None,
+        templates: Sequence[Any] | None = None,
     ) -> None:
         rows = _rows(ids, lengths)
         if not rows:
@@ -82,6 +86,9 @@ class Prompts:
         self.families = [str(f) for f in (families if families is not None else range(n))]
         if len(self.families) != n:
             raise BadInput(f"There are {n} prompts but {len(self.families)} families. Give one label a prompt.")
+        self.templates = None if templates is None else [str(t) for t in templates]
+        if self.templates is not None and len(self.templates) != n:
+            raise BadInput(f"There are {n} prompts but {len(self.templates)} templates. Give one label a prompt.")
         self.roles = {"END": self.lengths - 1}
         for name, positions in (roles or {}).items():
             self.roles[name] = self._role(name, positions)
@@ -110,10 +117,30 @@ class Prompts:
         new.answers = None if self.answers is None else self.answers[index]
         new.foils = None if self.foils is None else self.foils[index]
         new.families = [self.families[i] for i in index.tolist()]
+        new.templates = None if self.templates is None else [self.templates[i] for i in index.tolist()]
         new.roles = {name: column[index] for name, column in self.roles.items()}
         new.texts = [self.texts[i] for i in index.tolist()]
         new.tokens = [self.tokens[i] for i in index.tolist()]
         new.bos = self.bos
+        return new
+
+    def cut(self, lengths: int | Tensor) -> Prompts:
+        """The first tokens of each prompt, at most `lengths` (one number, or one a prompt); texts stay as labels.
+
+        Raises:
+            BadInput: nothing would be left, or a role lies behind the cut.
+        """
+        new = self[:]
+        new.lengths = torch.minimum(self.lengths, torch.as_tensor(lengths).expand(len(self)))
+        if int(new.lengths.min()) < 1:
+            raise BadInput("A prompt cannot be cut to no token at all.")
+        kept = torch.arange(self.n_positions) < new.lengths[:, None]
+        new.ids = self.ids.where(kept, torch.zeros((), dtype=self.ids.dtype))[:, : int(new.lengths.max())]
+        new.tokens = [row[:n] for row, n in zip(self.tokens, new.lengths.tolist(), strict=True)]
+        new.roles = {"END": new.lengths - 1}
+        for name, column in self.roles.items():
+            if name != "END":
+                new.roles[name] = new._role(name, column)
         return new
 
     @property
@@ -152,7 +179,7 @@ class Prompts:
         parts = [self.ids, self.lengths, self.answers, self.foils, *self.roles.values()]
         for part in parts:
             digest.update(b"-" if part is None else part.numpy().tobytes())
-        digest.update("|".join([*self.roles, *self.families]).encode())
+        digest.update("|".join([*self.roles, *self.families, *(self.templates or [])]).encode())
         return digest.hexdigest()[:16]
 
 
@@ -224,6 +251,7 @@ def tokenise(
     bos: bool | None = None,
     vocab_size: int = 2**31,
     max_length: int | None = None,
+    templates: Sequence[Any] | None = None,
 ) -> Prompts:
     """`Prompts` from text; see `Model.prompts`."""
     texts = [texts] if isinstance(texts, str) else list(texts)
@@ -257,6 +285,7 @@ def tokenise(
         texts=texts,
         tokenizer=tokenizer,
         vocab_size=vocab_size,
+        templates=templates,
     )
     for name, where in (roles or {}).items():
         prompts.roles[name] = prompts._role(name, _find_role(prompts, name, where))

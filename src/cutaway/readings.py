@@ -1,4 +1,4 @@
-"""Metrics of a run, from what it left at the read positions before the final norm."""
+"""Metrics of a run, from what it left at the read positions after the last block."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import BadInput
 from .metrics import Metric
+from .model import tokens_of
 from .prompts import Prompts, Read
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ class Readings:
         if any(not m.everywhere for m in metrics):
             self.at = torch.cat([self.at, self.chosen], dim=1)
 
+    @property
+    def whole_rows(self) -> int:
+        """Rows of logits over the whole vocabulary that are held at once; none where a metric reads a few columns."""
+        whole = [m for m in self.metrics if not (m.columns and m.tokens is not None)]
+        return max(1, CHUNK // self.model.vocab_size) if whole else 0
+
     def columns_of(self, metric: Metric) -> slice:
         """Which of the positions in `at` a metric reads."""
         n = self.at.shape[1]
@@ -52,11 +60,37 @@ class Readings:
         """Every metric of a group of prompts, each [prompt, variant, read] in float64.
 
         Args:
-            left: the stream after the last block, [prompt, variant, read, d_model], at positions `at`.
+            left: the stream after the last block, [prompt, variant, read, d_model], at positions `at`; of a model
+                whose stream cannot be read alone, the logits.
             which: the prompts of the group.
             base: the same of the unedited run, [prompt, 1, read, d_model], for metrics that compare with it.
         """
         return [self.tensor(m, left, which, base).detach().cpu().numpy() for m in self.metrics]
+
+    def _whole(self, metric: Metric, logits: Tensor, group: Prompts) -> Tensor:  # [prompt, read]
+        """A user's function of logits [prompt, read, vocab]; without an axis of reads if only one is read."""
+        assert metric.whole is not None
+        given = metric.whole(logits if self.several else logits[:, 0], group)
+        n, reads = len(group), logits.shape[1]
+        forms = [(n,), (n, reads)] if self.several else [(n,)]
+        try:
+            found = torch.as_tensor(given).double()
+        except (TypeError, ValueError, RuntimeError):
+            found = torch.empty(0, 0, 0)
+        if tuple(found.shape) not in forms:
+            wanted = " or ".join(map(str, forms))
+            kind = f"shape {tuple(found.shape)}" if isinstance(given, Tensor) else type(given).__name__
+            each = "one number a prompt" + ", or one a prompt and read" * self.several
+            raise BadInput(f"The metric {metric.name} must return {each}: shape {wanted} here. It returned {kind}.")
+        return found if found.dim() == 2 else found[:, None].expand(-1, reads)
+
+    def _logits(self, left: Tensor) -> Tensor:  # [..., vocab]
+        return self.model.read(left) if self.model.reads_stream else left
+
+    def _tokens(self, left: Tensor, tokens: Tensor) -> Tensor:  # [prompt, read, n, token]
+        if self.model.reads_stream:
+            return self.model.read_tokens(left, tokens)
+        return torch.stack([tokens_of(some, t) for some, t in zip(left, tokens, strict=True)])
 
     def tensor(self, metric: Metric, left: Tensor, which: np.ndarray, base: Tensor | None = None) -> Tensor:
         """One metric, [prompt, variant, read] in float64, differentiable in `left`; arguments as in a call."""
@@ -65,14 +99,12 @@ class Readings:
         group = self.prompts[which.tolist()]
         n_prompts, n, n_reads, _ = left.shape
         if metric.whole is not None:
-            rows = (self.model.read(left[:, i]) for i in range(n))
-            values = [metric.whole(logits if self.several else logits[:, 0], group) for logits in rows]
-            found = torch.stack([torch.as_tensor(v).double() for v in values], dim=1)
-            return found[:, :, None].expand(-1, -1, n_reads if self.several else 1)
+            rows = (self._logits(left[:, i]) for i in range(n))
+            return torch.stack([self._whole(metric, logits, group) for logits in rows], dim=1)
         at = self.at[torch.from_numpy(which)][:, columns]
         tokens = None if metric.tokens is None else metric.tokens(group, at)  # [prompt, read, token]
         if metric.columns and tokens is not None:
-            few = self.model.read_tokens(left.transpose(1, 2), tokens)  # [prompt, read, variant, token]
+            few = self._tokens(left.transpose(1, 2), tokens)  # [prompt, read, variant, token]
             return metric.value(few.flatten(0, 2), None, None).unflatten(0, (n_prompts, n_reads, n)).mT.double()
         step = max(1, CHUNK // max(1, self.model.vocab_size * n_reads))
         parts = []
@@ -80,9 +112,9 @@ class Readings:
             reference = None
             if metric.needs_base:
                 assert base is not None
-                reference = self.model.read(base[p, 0, columns])
+                reference = self._logits(base[p, 0, columns])
             for i in range(0, n, step):
-                logits = self.model.read(left[p, i : i + step])  # [variant, read, vocab]
+                logits = self._logits(left[p, i : i + step])  # [variant, read, vocab]
                 k = len(logits)
                 mine = None if tokens is None else tokens[p].expand(k, -1, -1).flatten(0, 1).to(logits.device)
                 own = None if reference is None else reference.expand(k, -1, -1).flatten(0, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +53,11 @@ def record(
 
     def last(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         stream.append(hidden(output).detach().clone())
-        if ("final_norm", None) not in recorder.wanted:
+        if ("final_norm", None) not in recorder.wanted and model.reads_stream:
             raise Enough  # the unembedding is not needed
 
     everything = together(prompts) if len(prompts) > 1 else prompts[0]
+    logits = None
     with steady(model.hf), Hooks() as hooks:
         kept = capture(hooks, model, calls, rules)
         for block in model.anatomy.blocks:
@@ -67,12 +68,15 @@ def record(
             layer: _answer(hooks, model.anatomy.blocks[layer], len(prompts[0]), len(everything)) for layer in answers
         }
         with suppress(Enough), attach(hooks, model.anatomy, recorder):
-            model.forward(everything, all_logits=False)
+            logits = model.forward(everything, all_logits=not model.reads_stream)
+    if model.reads_stream:
+        logits = None
     runs, start = [], 0
     for some in prompts:
         rows = slice(start, start + len(some))
         sites = {key: value[rows] for key, value in recorder.kept.items()}
-        runs.append(Run([x[rows] for x in stream], sites, batch=len(everything)))
+        own = None if logits is None else logits[rows]
+        runs.append(Run([x[rows] for x in stream], sites, batch=len(everything), logits=own))
         start += len(some)
     runs[0].calls = calls
     runs[0].cache = [_kept(k, len(prompts[0])) for k in kept]
@@ -128,12 +132,35 @@ def mean_table(
     return {k: (s / counts.reshape(-1, *[1] * (s.dim() - 1))) for k, s in sums.items()}
 
 
+Tables = Mapping[tuple[int, str, int | None], Tensor]
+"""Means by the identity of their reference, site and layer."""
+
+
+def mean_tables(model: Model, changes: Sequence[Change]) -> Tables:
+    """The means that some changes put in; they are the same for every group of prompts."""
+    tables = {}
+    for reference in unique(c.operation.reference for c in changes if isinstance(c.operation, Mean)):
+        keys = {
+            (c.site, c.layer) for c in changes if isinstance(c.operation, Mean) and c.operation.reference is reference
+        }
+        for (site, layer), table in mean_table(model, reference, keys).items():
+            tables[id(reference), site, layer] = table
+    return tables
+
+
 def recorded(
-    model: Model, base: Prompts, which: np.ndarray, changes: Sequence[Change], rules: Any, answers: Iterable[int] = ()
+    model: Model,
+    base: Prompts,
+    which: np.ndarray,
+    changes: Sequence[Change],
+    rules: Any,
+    answers: Iterable[int] = (),
+    tables: Tables | None = None,
 ) -> Recorded:
     """A group of base prompts and the same prompts of every source; `answers` as in `record`.
 
     Sources that begin like the base are run from where they part from it; the base and the others in one forward.
+    `tables`: the means of the changes, where they are already known.
     """
     sources = unique(s for c in changes for s in c.operation.sources)
     wanted = {(c.site, c.layer) for c in changes}
@@ -146,11 +173,5 @@ def recorded(
         if starts[id(source)]:
             run = follow(model, runs[0], source[index], starts[id(source)], wanted)
             by_source[id(source)] = record(model, [source[index]], wanted)[0] if run is None else run
-    tables = {}
-    for reference in unique(c.operation.reference for c in changes if isinstance(c.operation, Mean)):
-        keys = {
-            (c.site, c.layer) for c in changes if isinstance(c.operation, Mean) and c.operation.reference is reference
-        }
-        for (site, layer), table in mean_table(model, reference, keys).items():
-            tables[id(reference), site, layer] = table
+    tables = mean_tables(model, changes) if tables is None else tables
     return Recorded(runs[0], by_source, tables, torch.from_numpy(which))

@@ -45,8 +45,8 @@ class Wave:
         self.n_layers = len(self.blocks)
 
     def base(self) -> Tensor:
-        """What the base run left at the read positions, [prompt, 1, read, d_model]."""
-        stream = self.runs.base.stream[-1]
+        """What the base run left at the read positions, [prompt, 1, read, d_model] (or logits: see `Run.left`)."""
+        stream = self.runs.base.left
         at = torch.from_numpy(self.reads).to(stream.device)
         return stream[torch.arange(len(at), device=stream.device)[:, None], at][:, None]
 
@@ -162,15 +162,17 @@ class Wave:
     # -- the plain way ------------------------------------------------------------------------------------------------
 
     def forward(self, variants: Sequence[Variant]) -> Tensor:
-        """As `climb`, by full passes of the model over each variant's prompts."""
+        """As `climb`, by full passes over each variant's prompts; logits where the stream cannot be read."""
         n, n_prompts = len(variants), len(self.prompts)
         changes = [Task(i, c) for i, v in enumerate(variants) for c in v.all_changes]
         inner = [t for t in changes if t.change.site != "final_norm"]
         tap = EditTap(inner, whole_rows(n, n_prompts, self.prompts.n_positions), self.runs)
         last = Recorder([("resid_post", self.n_layers - 1)])
+        reads_stream = self.model.reads_stream
         with steady(self.model.hf), Hooks() as hooks, attach(hooks, self.model.anatomy, tap):
             attach(hooks, self.model.anatomy, last, [self.blocks[-1]])
-            self.model.forward(together([self.prompts] * n), all_logits=False)
-        x = last.kept["resid_post", self.n_layers - 1].unflatten(0, (n, n_prompts)).transpose(0, 1)
+            logits = self.model.forward(together([self.prompts] * n), all_logits=not reads_stream)
+        x = last.kept["resid_post", self.n_layers - 1] if reads_stream else logits
+        x = x.unflatten(0, (n, n_prompts)).transpose(0, 1)
         at = torch.from_numpy(self.reads).to(x.device)[:, None].expand(-1, n, -1)
         return x.gather(2, at[..., None].expand(-1, -1, -1, x.shape[-1]))

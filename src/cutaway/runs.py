@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,12 @@ class Run:
     cache: list[tuple[Tensor, Tensor] | None] = field(default_factory=list)  # keys and values of each layer
     answers: dict[int, Answer] = field(default_factory=dict)  # of the attention modules that were asked for
     batch: int = 0  # prompts in the forward that the calls were captured from
+    logits: Tensor | None = None  # of a model whose stream cannot be read alone
+
+    @property
+    def left(self) -> Tensor:
+        """What metrics read, [prompt, position, ...]: the stream after the last block, or the logits."""
+        return self.stream[-1] if self.logits is None else self.logits
 
     def site(self, name: str, layer: int) -> Tensor:
         """A recorded activation [prompt, position, ...] ([prompt, head, query, key] of a pattern)."""
@@ -60,7 +66,7 @@ class Recorded:
 
     base: Run
     sources: dict[int, Run]  # by the identity of the whole source prompts
-    tables: dict[tuple[int, str, int | None], Tensor]  # means, by the identity of their reference
+    tables: Mapping[tuple[int, str, int | None], Tensor]  # means, by the identity of their reference
     chosen: Tensor  # [prompt] the group, as indices into all base prompts
 
     def of(self, prompts: Prompts, site: str, layer: int) -> Tensor:

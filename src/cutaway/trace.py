@@ -95,7 +95,9 @@ class Trace:
         return self["logits"]
 
     def logits_at(self, read: Read) -> Tensor:  # [prompt, vocab]
-        """The model's logits at one position of each prompt, by its own final norm and unembedding."""
+        """The model's logits at one position of each prompt, by what it has after its last block."""
+        if not self.model.reads_stream:
+            return self.rows("logits", None, self.prompts.at(read))
         with torch.no_grad():
             return self.model.read(self.rows("resid_post", self.model.n_layers - 1, self.prompts.at(read)))
 

@@ -13,7 +13,9 @@ from .parts import (
     Unembedding,
     Write,
 )
-from .probe import input_device, measure, probe_ids, steady
+from .placed import device_of, input_device, stored
+from .probe import measure, probe_ids, steady
+from .tail import Tail
 
 __all__ = [
     "Anatomy",
@@ -25,10 +27,13 @@ __all__ = [
     "Linear",
     "Mlp",
     "Norm",
+    "Tail",
     "Unembedding",
     "Write",
+    "device_of",
     "input_device",
     "measure",
     "probe_ids",
     "steady",
+    "stored",
 ]

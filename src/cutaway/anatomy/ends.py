@@ -13,6 +13,7 @@ from .compare import relative_error, scalars, tolerance
 from .linear import measure_linear
 from .norms import measure_norm
 from .parts import EmbeddingTerm, Identity, Linear, Norm, Unembedding
+from .tail import Tail
 
 
 def measure_embedding(
@@ -107,3 +108,15 @@ def _finish(linear: Linear, y: Tensor, l: Tensor, config: dict, slack: float) ->
         free = float((y * l).sum() / y.square().sum())
         best = min(best, (relative_error(free * y, l), free, None), key=lambda b: b[0])
     return best[1], best[2]
+
+
+def measure_tail(tail: Tail, stream: Tensor, logits: Tensor) -> tuple[Tail | None, Identity]:
+    """Whether the tail, on the last block's output [prompt, position, d], gives the model's logits."""
+    says = "logits = what follows the last block, called alone on its output"
+    slack = tolerance(logits.dtype)
+    try:
+        error = relative_error(tail.logits(stream), logits)
+    except Exception as problem:  # noqa: BLE001 - whatever the model's code does with a bare stream, it is then no tail
+        return None, Identity("tail", says, math.inf, slack, None, f"{type(problem).__name__}: {problem}")
+    why = "it depends on more than the last block's output at one position"
+    return (tail if error <= slack else None), Identity("tail", says, error, slack, None, "" if error <= slack else why)

@@ -20,7 +20,7 @@ def measure_linear(call: SeenCall) -> tuple[Linear, float]:
         return best
     for transposed in (True, False):
         linear = Linear(call.name, call.module, transposed)
-        if linear.weight.shape != (x.shape[-1], y.shape[-1]):
+        if linear.shape != (x.shape[-1], y.shape[-1]):
             continue
         answer = x.double().cpu() @ linear.weight.detach().double().cpu()
         if linear.bias is not None:

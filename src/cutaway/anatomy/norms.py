@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 from .compare import relative_error, scalars
 from .parts import Norm
+from .placed import device_of, stored
 
 
 def _call(module: nn.Module, x: Tensor) -> Tensor:
     """The module's answer to `x` (float64), asked in its own dtype and on its own device."""
     parameter = next(module.parameters(), None)
-    given = x if parameter is None else x.to(parameter)
-    if parameter is None:
-        given = x.float()
+    given = x.float() if parameter is None else x.to(device_of(module), parameter.dtype)
     return module(given).detach().to("cpu", torch.float64)
 
 
@@ -81,8 +80,8 @@ def _or(stored: Tensor | None, measured: Tensor) -> Tensor:
 def _stored(module: nn.Module, measured: Tensor, names: tuple[str, ...]) -> tuple[Tensor | None, float]:
     """The parameter that equals what was measured, and the constant the family adds to it."""
     for name in names:
-        parameter = getattr(module, name, None)
-        if isinstance(parameter, Tensor) and parameter.shape == measured.shape:
+        parameter = stored(module, name)
+        if parameter is not None and parameter.shape == measured.shape:
             value = parameter.detach().to("cpu", torch.float64)
             for offset in (0.0, 1.0):
                 if relative_error(value + offset, measured) < 1e-2:

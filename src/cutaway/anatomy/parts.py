@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..attention_calls import AttentionPlan
+from .placed import stored
+from .tail import Tail
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,20 @@ class Linear:
     transposed: bool  # nn.Linear stores [out, in]; GPT-2's Conv1D stores [in, out]
 
     @property
-    def weight(self) -> Tensor:  # [in, out], a view
-        weight: Tensor = self.module.weight  # type: ignore[assignment]
+    def weight(self) -> Tensor:  # [in, out], a view (of a copy, where the weights are kept elsewhere between calls)
+        weight = stored(self.module, "weight")
+        assert weight is not None
         return weight.T if self.transposed else weight
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """(in, out), without fetching the weights."""
+        a, b = self.module.weight.shape  # type: ignore[union-attr,misc]
+        return (b, a) if self.transposed else (a, b)
+
+    @property
     def bias(self) -> Tensor | None:  # [out]
-        return getattr(self.module, "bias", None)
+        return stored(self.module, "bias")
 
 
 @dataclass(frozen=True)
@@ -174,7 +183,7 @@ class Mlp:
 
     @property
     def n_neurons(self) -> int:
-        return self.down.weight.shape[0]
+        return self.down.shape[0]
 
 
 @dataclass(frozen=True)
@@ -243,4 +252,5 @@ class Anatomy:
     d_model: int
     vocab_size: int
     attn_implementation: str
+    tail: Tail | None  # what follows the last block, where it can be called alone
     identities: tuple[Identity, ...] = field(default=(), repr=False)

@@ -17,8 +17,10 @@ from .block import SeenBlock, measure_block
 from .calls_seen import CallLog, SeenCall, as_rows
 from .chain import find_blocks
 from .compare import relative_error, scalars, tolerance
-from .ends import measure_embedding, measure_final_norm, measure_unembedding
+from .ends import measure_embedding, measure_final_norm, measure_tail, measure_unembedding
 from .parts import Anatomy, Block, Identity
+from .placed import input_device, put_back, stored
+from .tail import Tail, form_of
 
 BATCH = 8
 LENGTHS = (11, 13, 9, 7, 10, 12, 6, 5, 14, 15, 17, 19)
@@ -28,7 +30,7 @@ never mistaken for one of heads or features."""
 
 @contextmanager
 def steady(model: nn.Module) -> Iterator[None]:
-    """No gradients and no dropout inside; every module's training flag is as found afterwards."""
+    """No gradients and no dropout inside; every module's training flag and weights are as found afterwards."""
     training = [m for m in model.modules() if m.training]
     try:
         for module in training:
@@ -38,6 +40,7 @@ def steady(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+        put_back(model)
 
 
 def probe_length(config: Any) -> int:
@@ -64,12 +67,6 @@ def probe_ids(config: Any, vocab_size: int, batch: int = BATCH, length: int | No
     ids = usable[torch.randint(len(usable), (len(firsts), length), generator=generator)]
     ids[:, 0] = firsts
     return ids
-
-
-def input_device(model: nn.Module) -> torch.device:
-    """Where token ids must be: the device of the token embedding."""
-    parameter = next(model.get_input_embeddings().parameters(), None)  # type: ignore[operator]
-    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def measure(model: nn.Module, n_heads: int | None = None) -> Anatomy:
@@ -127,6 +124,7 @@ class _Run:
         self.blocks: list[Block] = []
         self.identities: list[Identity] = []
         self.early: list[SeenCall] = []
+        self.forms: list[Any] = []
         self._x = self._out = torch.empty(0)
         self._input = torch.empty(0)
 
@@ -162,6 +160,7 @@ class _Run:
                 return
             batch, length = self.ids.shape
             self._out = hidden(output).detach().clone()
+            self.forms.append(form_of(output))
             x, out = as_rows(self._x, batch, length), as_rows(self._out, batch, length)
             if x is None or out is None:
                 raise Refused(f"The stream between layers has shape {tuple(self._x.shape)}, not [prompt, position, d].")
@@ -218,6 +217,10 @@ class _Run:
         unembedding, reads = measure_unembedding(head, flat, loud, self.numbers)
         says = "logits during and after the measurement = logits before it, bit for bit"
         untouched = Identity("untouched", says, touched, 0.0)
+        blocks = tuple(block for _, block in self.chain)
+        tail, tail_holds = measure_tail(
+            Tail(self.model, self.head, blocks, tuple(self.forms)), self._out.reshape(batch, length, -1), logits
+        )
         return Anatomy(
             blocks=tuple(self.blocks),
             embedding=embedding,
@@ -225,8 +228,9 @@ class _Run:
             unembedding=unembedding,
             d_model=x.shape[-1],
             vocab_size=logits.shape[-1],
+            tail=tail,
             attn_implementation=str(getattr(self.config, "_attn_implementation", "")),
-            identities=(embedding_holds, *self.identities, norm_holds, *reads, untouched),
+            identities=(embedding_holds, *self.identities, norm_holds, *reads, tail_holds, untouched),
         )
 
 
@@ -244,7 +248,9 @@ def _loud(model: nn.Module, head: nn.Module, ids: Tensor) -> tuple[Tensor, Tenso
         got.append(output.detach().clone())
 
     def module_output_size(module: nn.Module, x: Tensor) -> Tensor:
-        return nn.functional.linear(x[:1], module.weight).abs().max()  # type: ignore[arg-type]
+        weight = stored(module, "weight")
+        assert weight is not None
+        return nn.functional.linear(x[:1].to(weight.device), weight).abs().max()
 
     with Hooks() as hooks:
         hooks.before(head, enlarge)

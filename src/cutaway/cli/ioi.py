@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..saving import check_folder_free, save_result
-from .deliver import Output
 from .group import Command
+from .one_study import one_study
+from .options import bos as with_bos
 from .options import model, open_model, output, speech
 from .session import Session
-from .studies import _files, _folder, _page, _print
+
+if TYPE_CHECKING:
+    from ..studies.study import Study
 
 CORRUPTIONS = ("s2", "swap", "abc", "random")
 FRAMES = "A frame of the task, by key; repeatable; default: all."
@@ -32,7 +34,7 @@ FRAMES = "A frame of the task, by key; repeatable; default: all."
 @click.option("--corruption", type=click.Choice(CORRUPTIONS), default="s2", show_default=True, help="Of the names.")
 @click.option("--top", default=6, show_default=True, type=click.IntRange(1), help="Heads looked at closely.")
 @click.option("--smallest", default=0.05, show_default=True, help="Smallest effect of interest, a share.")
-@click.option("--bos/--no-bos", default=None, help="Put BOS first, or no special token. Default: the tokenizer's.")
+@with_bos
 @model
 @output
 @speech
@@ -57,21 +59,13 @@ def ioi(
     on the other. -o DIR writes result.zarr, result.json, report.html and command.txt. Exits with 1 if a check failed.
     """
     session: Session = ctx.obj
-    folder = _folder(path)
-    out = Output(session, as_json, None if folder else path, force)
-    out.check(".html")
-    if folder:
-        check_folder_free(folder, force)
-    with session.working():
+
+    def make() -> Study:
         opened = open_model(session, given.pop("model"), **given)
         from ..studies import ioi as room
 
         settings = room.Settings(families, seed, frames or None, corruption, top=top, smallest=smallest, bos=bos)
         session.say("Patching and taking out heads ...")
-        done = room.run(opened, settings)
-        done.command = session.command
-        if folder:
-            save_result(folder, done.arrays, done.document(), _files(done), force)
-            session.note(f"wrote {folder / 'report.html'}, result.json, result.zarr, command.txt")
-    out.deliver(done.document, lambda console: _print(console, done), {".html": lambda: _page(done)})
-    ctx.exit(0 if done.ok else 1)
+        return room.run(opened, settings)
+
+    one_study(ctx, as_json, path, force, make)

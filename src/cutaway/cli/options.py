@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import BadInput
-from .hub import require_reachable
+from ..hub import require_reachable
 from .session import Session
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ speech = _together(
 _DTYPES = "float32 (default), bfloat16, float16, float64, auto."
 loading = _together(
     click.option("--revision", help="Branch, tag or commit on the hub."),
-    click.option("--device", envvar="CUTAWAY_DEVICE", show_envvar=True, help='Such as "cuda"; default: CPU.'),
+    click.option("--device", envvar="CUTAWAY_DEVICE", show_envvar=True, help='Such as "cuda", "auto"; default: CPU.'),
     click.option("--dtype", envvar="CUTAWAY_DTYPE", show_envvar=True, help=_DTYPES),
     click.option("--attn", type=click.Choice(["sdpa", "eager"]), help="Attention; default: transformers' choice."),
 )
@@ -54,13 +54,15 @@ loading = _together(
 _MODEL: dict[str, Any] = {"default": "pocket", "envvar": "CUTAWAY_MODEL", "show_envvar": True, "show_default": True}
 model = _together(click.option("-m", "--model", help='"pocket", a folder, or a hub id.', **_MODEL), loading)
 
+bos = click.option("--bos/--no-bos", default=None, help="Put BOS first, or no special token. Default: the tokenizer's.")
+
 _PATH = click.Path(path_type=Path, dir_okay=False)
 _PROMPT = "A prompt; repeat for several; - reads lines from standard input."
 prompts = _together(
     click.argument("prompt", nargs=-1),
     click.option("-p", "--prompt", "more", multiple=True, metavar="TEXT", help=_PROMPT),
     click.option("--prompt-file", type=_PATH, help="A file with one prompt a line."),
-    click.option("--bos/--no-bos", default=None, help="Put BOS first, or no special token. Default: the tokenizer's."),
+    bos,
 )
 
 _OUTPUT = "Write to a file; its suffix chooses the format; - is standard output."
@@ -85,7 +87,7 @@ def open_model(
         BadInput: it cannot be had, or cannot be loaded.
         Refused: it is no decoder that can be opened.
     """
-    require_reachable(name)
+    require_reachable(name, revision)
     session.say(f"Loading {name} ...")
     from ..loading import load
 

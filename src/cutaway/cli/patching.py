@@ -17,7 +17,7 @@ from ..tasks import TASKS
 from ..wording import number, signed
 from .deliver import Output, folder_of
 from .group import Command
-from .options import model, open_model, output, speech
+from .options import bos, model, open_model, output, speech
 from .session import Session
 from .tables import table
 
@@ -46,7 +46,7 @@ _SELECT = 'Such as "0-5,7"; default: each.'
         "cutaway patch --site resid_pre --positions S2,END --corruption abc --how noise",
         "cutaway patch --task capitals --site mlp_out --positions ARG,END -o capitals.csv",
         "cutaway patch --site z -o heads.html",
-        "cutaway patch --model gpt2 --pairs pairs.jsonl --site attn_out --json",
+        "cutaway patch --model gpt2 --bos --pairs pairs.jsonl --site attn_out --json",
     ),
 )
 @click.option("--task", "name", type=click.Choice(list(TASKS)), default="ioi", show_default=True, help="The prompts.")
@@ -60,6 +60,7 @@ _SELECT = 'Such as "0-5,7"; default: each.'
 @click.option("--metric", type=click.Choice(METRICS), default="logit_diff", show_default=True, help="At the end.")
 @click.option("--families", default=16, show_default=True, type=click.IntRange(2), help="Of the task.")
 @click.option("--seed", default=0, show_default=True, help="Of the task's words.")
+@bos
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and run nothing.")
 @click.option("--top", default=20, show_default=True, type=click.IntRange(1), help="Cells printed.")
 @model
@@ -125,9 +126,9 @@ def chosen(opened: Model, given: dict[str, Any]) -> tuple[Task, Prompts, Edits]:
     from ..tasks.pairs import pairs
 
     if given["pairs_file"] is not None:
-        task = pairs(opened, given["pairs_file"])
+        task = pairs(opened, given["pairs_file"], given["bos"])
     else:
-        task = make_task(given["name"], opened, families=given["families"], seed=given["seed"])
+        task = make_task(given["name"], opened, families=given["families"], seed=given["seed"], bos=given["bos"])
     clean, corrupt = task.clean, task.corrupt(given["corruption"])
     site, how = given["site"], given["how"]
     where: dict[str, Any] = {key: ranges(given[key], key) for key in ("layers", "heads") if given[key] is not None}

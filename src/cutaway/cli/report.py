@@ -20,6 +20,7 @@ from .session import Session
     examples=(
         "cutaway report poland -o poland.html",
         "cutaway report cutaway-demo/ioi -o ioi.html --force",
+        "cutaway report poland/result.json -o -",
     ),
 )
 @click.argument("result", type=click.Path(path_type=Path))

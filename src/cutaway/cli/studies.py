@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from ..studies.study import Study
 
 
-STUDY_COMMANDS = {"attribution": "attribution:attribution", "ioi": "ioi:ioi"}
+STUDY_COMMANDS = {
+    "attribution": "attribution:attribution",
+    "ioi": "ioi:ioi",
+    "vector-arithmetic": "vector_arithmetic:vector_arithmetic",
+    "rotation": "rotation:rotation",
+    "subspace": "subspace:subspace",
+}
 """Study -> module:attribute in this package. A new study is one line here and one in `STUDIES`, for the demo."""
 
 

@@ -158,11 +158,11 @@ def _cumulative(steps: xr.DataArray) -> list[Shown]:
         f"{i} {prose(str(steps['text'].values[i]), 16)}": (steps.values[i] + float(steps["bias"].values[i])).tolist()
         for i in range(min(steps.sizes["prompt"], 4))
     }
-    return [_lines(series, ticks, "Readout at every depth, final norm's scale", str(steps.attrs["units"]), "point")]
+    return [_lines(series, ticks, "Readout at every depth, final norm's scale", str(steps.attrs["units"]))]
 
 
-def _lines(series: dict[str, list[float]], ticks: list[str], title: str, unit: str, axis: str) -> Shown:
-    drawn = views.lines(series, ticks, title, unit, axis=axis)
+def _lines(series: dict[str, list[float]], ticks: list[str], title: str, unit: str) -> Shown:
+    drawn = views.lines(series, ticks, title, unit)
     words = " ".join(views.spoken_line(name, line, ticks, False) for name, line in series.items())
     return Shown(title, [Picture(drawn, title, words)], lambda ax: plots.lines_plot(series, ticks, title, unit, ax))
 
@@ -182,7 +182,7 @@ def _array(data: xr.DataArray) -> list[Shown]:
     name = str(data.name or "value")
     if mean.dims == ("layer",):
         ticks = [f"L{k}" for k in mean["layer"].values]
-        return [_lines({name: mean.values.tolist()}, ticks, name, unit, "layer")]
+        return [_lines({name: mean.values.tolist()}, ticks, name, unit)]
     return _grid(xr.Dataset({"effect": mean}, attrs={**data.attrs, "title": name}))
 
 

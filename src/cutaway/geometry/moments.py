@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,11 +57,12 @@ class Moments:
 
 
 def moments(
-    model: Model, prompts: Prompts, places: Iterable[Key], *, start: int = 1, batch: int = BATCH
+    model: Model, prompts: Prompts | Iterable[Prompts], places: Iterable[Key], *, start: int = 1, batch: int = BATCH
 ) -> dict[Key, Moments]:
     """Mean and covariance over real tokens of several sites.
 
     Args:
+        prompts: or any iterable of them, of which one is held at a time.
         places: (site, layer) of sites with one vector a token, such as ("mlp_out", 3).
         start: first position that counts. Position 0 has the norm of many tokens in many models, so it is left out.
         batch: tokens recorded at once; memory is this many rows and one square matrix a place.
@@ -71,16 +72,41 @@ def moments(
     """
     places = list(places)
     found: dict[Key, Moments] = {}
-    rows = max(1, batch // prompts.n_positions)
-    for first in range(0, len(prompts), rows):
-        some = prompts[list(range(first, min(first + rows, len(prompts))))]
-        (run,) = record(model, [some], places)
-        keep = some.mask.clone()  # [prompt, position]
-        keep[:, :start] = False
-        for site, layer in places:
-            value = run.site(site, 0 if layer is None else layer)[:, : keep.shape[1]]
-            here = Moments.of(value[keep.to(value.device)].flatten(1).cpu())
-            found[site, layer] = found[site, layer].joined(here) if (site, layer) in found else here
+    for values in recorded_rows(model, prompts, places, start, batch):
+        for key, rows in values.rows.items():
+            here = Moments.of(rows)
+            found[key] = found[key].joined(here) if key in found else here
     if not found or not all(m.n for m in found.values()):
         raise BadInput(f"No token lies at position {start} or later in these prompts: there is nothing to average.")
     return found
+
+
+@dataclass
+class Rows:
+    """Activations of some prompts, token by token: `rows` place -> [token, width], and where each token lies."""
+
+    rows: dict[Key, Tensor]
+    prompt: Tensor  # [token] index among all prompts
+    position: Tensor  # [token]
+    token_id: Tensor  # [token]
+
+
+def recorded_rows(
+    model: Model, prompts: Prompts | Iterable[Prompts], places: Iterable[Key], start: int = 1, batch: int = BATCH
+) -> Iterator[Rows]:
+    """Real tokens at position `start` and later, `batch` tokens of activations at a time and none kept."""
+    places, before = list(places), 0
+    for every in [prompts] if isinstance(prompts, Prompts) else prompts:
+        size = max(1, batch // every.n_positions)
+        for first in range(0, len(every), size):
+            some = every[list(range(first, min(first + size, len(every))))]
+            (run,) = record(model, [some], places)
+            keep = some.mask.clone()  # [prompt, position]
+            keep[:, :start] = False
+            rows = {}
+            for site, layer in places:
+                value = run.site(site, 0 if layer is None else layer)[:, : keep.shape[1]]
+                rows[site, layer] = value[keep.to(value.device)].flatten(1).cpu()
+            prompt, position = keep.nonzero(as_tuple=True)
+            yield Rows(rows, prompt + before + first, position, some.ids[keep])
+        before += len(every)

@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..certificate import ANALYSES
 from ..errors import BadInput
 from ..prompts import Read, Token
 from ..results import prompt_coords, run_card, token_grid
@@ -49,6 +50,7 @@ def lens(trace: Trace, top: int = 5, of: Sequence[Token] | None = None, site: st
     if site not in ("resid_pre", "resid_mid", "resid_post"):
         raise BadInput(f"The lens reads the residual stream (resid_pre, resid_mid, resid_post), not {site!r}.")
     model, prompts = trace.model, trace.prompts
+    model.certificate.require("The lens", ANALYSES["lens"])
     ids = [model.token_id(t) for t in of or []]
     n_layers, (n, length) = model.n_layers, prompts.ids.shape
     cells = (n, n_layers, length)

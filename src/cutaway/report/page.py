@@ -43,17 +43,10 @@ class Section:
     def elements(self) -> list[Node]:
         """The parts; narrow pictures that follow each other stand side by side where the page is wide enough."""
         made: list[Node] = []
-        for narrow, parts in groupby(self.parts, _narrow):
+        for narrow, parts in groupby(self.parts, lambda part: isinstance(part, Picture) and part.narrow):
             shown = [part.element() for part in parts]
             made += [node("div", shown, class_="pair")] if narrow and len(shown) > 1 else shown
         return made
-
-
-def _narrow(part: Picture | Table | Verbatim) -> bool:
-    return isinstance(part, Picture) and float(part.svg.attributes.get("width", "inf")) <= NARROW
-
-
-NARROW = 480
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section], facts: Mapping[str, Any]) -> str:

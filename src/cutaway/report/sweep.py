@@ -61,7 +61,7 @@ def sweep_sections(found: xr.Dataset, facts: Mapping[str, Any]) -> tuple[str, st
         "these prompts and do not speak for others."
     )
     sections = [
-        Section("What was found", [headline(found, settings), *notes], pictures),
+        Section("What was found", [_plainly(found, settings), *notes], pictures),
         Section("The largest", parts=[_largest(found)]),
         Section("What this does not say", [says]),
         Section("How this was made", parts=made, folded=True),
@@ -91,7 +91,7 @@ def headline(found: xr.Dataset, settings: Mapping[str, Any]) -> str:
     """The largest cell and how many differ from zero, in one sentence."""
     effect, p = found["effect"], found["p_corrected"].values
     at = np.unravel_index(int(np.nanargmax(np.abs(effect.values))), effect.shape)
-    where = " ".join(_named(str(d), effect[d].values[i]) for d, i in zip(effect.dims, at, strict=True))
+    where = "".join(_named(str(d), effect[d].values[i]) for d, i in zip(effect.dims, at, strict=True))
     one = found.isel({str(d): int(i) for d, i in zip(effect.dims, at, strict=True)})
     moved = int((p <= 1 - float(found.attrs.get("level", 0.95)) + 1e-12).sum())
     return (
@@ -100,8 +100,19 @@ def headline(found: xr.Dataset, settings: Mapping[str, Any]) -> str:
     )
 
 
+def _plainly(found: xr.Dataset, settings: Mapping[str, Any]) -> str:
+    base, level = float(found["base"].mean()), 100 * float(found.attrs.get("level", 0.95))
+    return (
+        f"Without an edit, {settings['metric']} is {signed(base)} on average. Below: what each edit changes, with "
+        f"{level:g} % t intervals over families; framed and starred cells differ from 0 by a sign-flip max-T test over "
+        "the whole grid."
+    )
+
+
 def _named(dim: str, value: Any) -> str:
-    return f"{ {'layer': 'L', 'head': 'H', 'kv_head': 'H'}.get(dim, '') }{value}"
+    """A cell's place in a sentence: `L3H2`, `L3 at S2`."""
+    letter = {"layer": "L", "head": "H", "kv_head": "H"}.get(dim)
+    return f" at {value}" if letter is None else f"{letter}{value}"
 
 
 def _facets(found: xr.Dataset) -> list[tuple[str, xr.Dataset]]:

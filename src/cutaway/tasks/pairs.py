@@ -4,8 +4,8 @@
      "roles": {"S2": 10}}
 
 `clean` and `corrupt` are needed; `foil` is not for metrics that need none. A family is a label of lines that are not
-independent of each other; default: each line its own. A role is an index (negative from the end) or a token's text that
-occurs once; it names the same position in both prompts.
+independent of each other; default: each line its own. A role is an index (BOS counted, negative from the end) or a
+token's text that occurs once; it names the same position in both prompts.
 """
 
 from __future__ import annotations

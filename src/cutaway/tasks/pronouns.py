@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from .arguments import one_difference
+from .frames import LIFE_OPENINGS
 from .splits import held_out as is_held_out
 from .task import Item, Task, Words, as_evenly, assemble, choose_frames
 from .words import CAPITALS, FEMALE_NAMES, MALE_NAMES
@@ -14,12 +15,7 @@ from .words import CAPITALS, FEMALE_NAMES, MALE_NAMES
 if TYPE_CHECKING:
     from ..model import Model
 
-FRAMES = {
-    "born": "{name} was born in {country}.",
-    "grew-up": "{name} grew up in {city}.",
-    "from": "{name} comes from {country}.",
-    "job": "{name} is a {job} in {city}.",
-}
+FRAMES = LIFE_OPENINGS
 """Sentences by the keys under which `splits` holds names out."""
 JOBS = ("teacher", "doctor", "singer", "painter", "writer", "lawyer")
 CORRUPTIONS = {"argument": "the name is replaced by one of the other gender"}

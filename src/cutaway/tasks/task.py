@@ -94,7 +94,7 @@ class Task:
 
 def with_templates(prompts: Prompts, templates: Sequence[str]) -> Prompts:
     """The prompts, with the template of each: means of ablations can then be taken template by template."""
-    prompts.templates = list(templates)  # type: ignore[attr-defined]
+    prompts.templates = list(templates)
     return prompts
 
 

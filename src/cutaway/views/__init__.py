@@ -4,20 +4,28 @@ They know numbers and labels, not studies or models. `docs/views.md` says how on
 """
 
 from .attention import pattern
+from .bands import Band, Curve, bands
+from .colored_text import colored_text
 from .figure import Picture, Verbatim
-from .frame import mark, shade_of, spoken, spoken_line, standalone
+from .frame import marked, shade_of, spoken, spoken_line, standalone
 from .grids import signed_grid, token_grid
 from .heads import attention
+from .histogram import histogram, spoken_histogram
 from .lens import Readings, lens_grid
 from .lines import lines
+from .matrices import matrices, spoken_matrices
 from .nodes import Node, node
-from .scatter import scatter
+from .scatter import points, scatter
+from .spectrum import spectrum, spoken_spectrum
 from .splitting import Term, splitting, splitting_table
+from .stems import spoken_stems, stems
 from .table import Cell, Table
 from .waterfall import waterfall
 
 __all__ = [
+    "Band",
     "Cell",
+    "Curve",
     "Node",
     "Picture",
     "Readings",
@@ -25,19 +33,30 @@ __all__ = [
     "Term",
     "Verbatim",
     "attention",
+    "bands",
+    "colored_text",
+    "histogram",
     "lens_grid",
     "lines",
-    "mark",
+    "marked",
+    "matrices",
     "node",
     "pattern",
+    "points",
     "scatter",
     "shade_of",
     "signed_grid",
+    "spectrum",
     "splitting",
     "splitting_table",
     "spoken",
+    "spoken_histogram",
     "spoken_line",
+    "spoken_matrices",
+    "spoken_spectrum",
+    "spoken_stems",
     "standalone",
+    "stems",
     "token_grid",
     "waterfall",
 ]

@@ -10,6 +10,9 @@ from typing import Any
 from .nodes import Node, node
 from .table import Table, scrolling, twin
 
+NARROW = 480
+"""Width of a drawing up to which it is shown beside another, and made smaller rather than scrolled on a phone."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -29,6 +32,11 @@ class Picture:
     data: Any = None
     places: Mapping[str, str | int] = field(default_factory=dict)
 
+    @property
+    def narrow(self) -> bool:
+        """Whether two of these fit side by side."""
+        return float(self.svg.attributes.get("width", "inf")) <= NARROW
+
     def numbers(self) -> Table | None:
         """What is drawn as a table; None for a view that is a table itself."""
         return self.table or twin(self.svg, self.svg.attributes.get("aria-label", self.caption))
@@ -44,7 +52,7 @@ class Picture:
             node("figcaption", self.caption, " ", node("span", self.words, class_="words")),
             _folded("Numbers", numbers.element()) if numbers else None,
             _folded("Python", node("pre", node("code", self.code), tabindex=0)) if self.code else None,
-            class_=f"view {self.kind}",
+            class_=f"view {self.kind}{' narrow' if self.narrow else ''}",
             data_view=self.kind,
             data_json=None if self.data is None else compact(self.data),
             **{f"data_{name}": str(value) for name, value in self.places.items()},

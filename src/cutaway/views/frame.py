@@ -6,6 +6,7 @@ rules into a picture that leaves the page. Signed: blue is positive, red negativ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ LINKS = ("prompt", "layer", "head", "neuron", "position", "query", "key", "token
 """Names of places that views share. A place chosen in one view is chosen in every view of the page that shows it."""
 
 
-def mark(shape: Node, at: tuple[int, int] | None = None, **facts: str | float | None) -> Node:
+def marked(shape: Node, at: tuple[int, int] | None = None, **facts: str | float | None) -> Node:
     """A shape that can be pointed at, reached with the arrow keys, pinned, and read back as a row of the table twin.
 
     `at` is its row and column in the view's own grid. `facts` are what it stands for: places (see `LINKS`), names and
@@ -80,6 +81,43 @@ def mark(shape: Node, at: tuple[int, int] | None = None, **facts: str | float | 
 
 def _fact(value: str | float) -> str:
     return value if isinstance(value, str) else f"{float(value):.9g}"
+
+
+def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], kind: str, **more: Any) -> Node:
+    """The area between two lines over the same x."""
+    there, back = zip(x, low, strict=True), list(zip(x, high, strict=True))[::-1]
+    return polygon([*there, *back], kind, **more)
+
+
+def mark(x: float, y: float, sign: float, told: str = "") -> Node:
+    """A sign as a shape: a triangle up for plus, a triangle down for minus, an open circle for 0."""
+    if sign == 0:
+        return circle(x, y, 2.5, "mark none", told)
+    tip = -5 if sign > 0 else 5
+    corners = [(x - 4.5, y - 0.7 * tip), (x + 4.5, y - 0.7 * tip), (x, y + tip)]
+    return node(
+        "polygon",
+        told_by(told),
+        points=" ".join(f"{a:.1f},{b:.1f}" for a, b in corners),
+        class_="mark pos" if sign > 0 else "mark neg",
+    )
+
+
+def squares(corners: Sequence[tuple[float, float]], size: float, kind: str, strength: float) -> Node:
+    """Many squares of one colour as one path, which keeps a matrix of thousands of cells small."""
+    path = "".join(f"M{x:g} {y:g}h{size:g}v{size:g}h-{size:g}z" for x, y in corners)
+    return node("path", d=path, class_=kind, fill_opacity=f"{strength:.2f}")
+
+
+def round_steps(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers from `low` to `high`, about so many: multiples of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / max(about, 1)
+    if not rough > 0:
+        return [low]
+    size = 10 ** math.floor(math.log10(rough))
+    step = size * next(m for m in (1, 2, 5, 10) if m * size >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [k * step + 0.0 for k in range(first, last + 1)]
 
 
 def told_by(words: str) -> Node | None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..wording import number, signed
-from .frame import drawing, mark, rect, shade_of, text
+from .frame import drawing, marked, rect, shade_of, text
 from .nodes import Node
 
 Array = NDArray[np.float64]
@@ -29,7 +29,7 @@ def token_grid(
             shade = shade_of(probability)
             told = f"{name}, {columns[j]}: {token} {number(probability)}"
             shape = rect(left + j * wide, y, wide - 2, 24, f"cell {shade}", told)
-            body.append(mark(shape, (i, j), row=name, column=columns[j], token=token, value=probability))
+            body.append(marked(shape, (i, j), row=name, column=columns[j], token=token, value=probability))
             body.append(text(left + (j + 0.5) * wide - 1, y + 16, token[:12], f"on-{shade}", "middle"))
     height = 24 + len(rows) * 26
     body.append(text(left, height + 16, "shade: probability of the token shown, 0 to 1", "small"))
@@ -81,9 +81,9 @@ def signed_grid(
             told = _told(f"{name} {columns[j]}", value, low, high, chance, surely)
             box = rect(x, y, wide - 2, CELL - 2, f"cell-{kind}", told, fill_opacity=strength if value == value else 1.0)
             facts = {**of_rows[i], **of_columns[j], "value": value, "low": low, "high": high, "p": chance}
-            body.append(mark(box, (i, j), **facts))
+            body.append(marked(box, (i, j), **facts))
             if surely:
-                body.append(rect(x + 0.75, y + 0.75, wide - 3.5, CELL - 3.5, "frame"))
+                body.append(rect(x + 0.75, y + 0.75, wide - 3.5, CELL - 3.5, "sure"))
             ink = "on-p8" if strength > 0.62 else ""
             body.append(text(x + wide / 2 - 1, y + 16, _short(value) + ("*" if surely else ""), ink, "middle"))
     foot = top + len(rows) * CELL + 16

@@ -1,4 +1,4 @@
-"""Two effects of the same things against each other."""
+"""Two numbers of the same things against each other."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..wording import number
-from .frame import circle, drawing, line, mark, text
-from .lines import round_steps
+from .frame import circle, drawing, line, marked, round_steps, text
 from .nodes import Node
+from .scale import around, tick_text
 
 Array = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ def scatter(
     for i, (a, b, name) in enumerate(zip(x, y, names, strict=True)):
         told = f"{name}: {axes[0]} {number(a)}, {axes[1]} {number(b)}"
         dot = circle(*points[i], 4.0 if name in named else 3.0, f"dot line0{' full' if name in named else ''}", told)
-        body.append(mark(dot, (0, i), name=name, **(places[i] if places else {}), x=float(a), y=float(b)))
+        body.append(marked(dot, (0, i), name=name, **(places[i] if places else {}), x=float(a), y=float(b)))
     taken: list[Box] = []
     for (px, py), name in zip(points, names, strict=True):
         if name in named:
@@ -53,6 +53,54 @@ def scatter(
     body.append(text(left + size / 2, top + size + 30, axes[0], "small", "middle"))
     body.append(text(14, top + size / 2, axes[1], "small", "middle", turn=-90))
     return drawing(left + size + 60, top + size + 40, title, body)
+
+
+def points(
+    x: Array,
+    y: Array,
+    names: Sequence[str],
+    named: Sequence[str],
+    title: str,
+    axes: tuple[str, str],
+    kinds: Sequence[int] | None = None,
+    zero: bool = True,
+    note: str = "",
+) -> Node:
+    """One point a thing, each axis on a scale of its own; `named` ones carry their name, all tell it on hover.
+
+    Args:
+        kinds: 0 to 3 for each point: drawn in the colour of that line.
+        zero: whether 0 is on both axes. note: said under the picture.
+    """
+    size, left, top = 340, 76, 14
+    across, up = around(x, left, left + size, zero, 0.06), around(y, top + size, top, zero, 0.06)
+    body = [line(left, top + size, left + size, top + size, "axis"), line(left, top, left, top + size, "axis")]
+    if zero:
+        body += [
+            line(left, up(0.0), left + size, up(0.0), "grid"),
+            line(across(0.0), top, across(0.0), top + size, "grid"),
+        ]
+    body += [text(across(t), top + size + 15, tick_text(t), "number", "middle") for t in across.ticks(5)]
+    body += [text(left - 6, up(t) + 4, tick_text(t), "number", "end") for t in up.ticks(5)]
+    taken: list[tuple[float, float]] = []
+    for i, (a, b, name) in enumerate(zip(x, y, names, strict=True)):
+        if not (np.isfinite(a) and np.isfinite(b)):
+            continue
+        px, py = across(float(a)), up(float(b))
+        told = f"{name}: {number(a)}, {number(b)}" if name else ""
+        dot = circle(px, py, 3.5 if name else 2, f"dot line{kinds[i] if kinds is not None else 0}", told)
+        body.append(marked(dot, (0, i), name=name, x=float(a), y=float(b)) if name else dot)
+        if name and name in named:
+            ty = py + 4
+            while any(abs(px - ox) < 46 and abs(ty - oy) < 12 for ox, oy in taken):
+                ty += 12
+            taken.append((px, ty))
+            body.append(text(px + 7, ty, name))
+    body.append(text(left + size / 2, top + size + 32, axes[0], "small", "middle"))
+    body.append(text(14, top + size / 2, axes[1], "small", "middle", turn=-90))
+    if note:
+        body.append(text(left, top + size + 48, note, "small"))
+    return drawing(left + size + 90, top + size + (56 if note else 42), title, body)
 
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom

@@ -96,14 +96,15 @@ def twin(picture: Node, caption: str) -> Table | None:
 
 
 def _facts(shape: Node) -> dict[str, str] | None:
-    """What a mark stands for; what it says, if it has nothing else; None for a shape that is no mark."""
-    told = next((c for c in shape.children if isinstance(c, Node) and c.tag == "title"), None)
+    """What a mark stands for; what it says, if it has nothing else; None for an element that is no mark."""
+    inner = ["".join(map(str, c.children)) for c in shape.children if isinstance(c, Node) and c.tag == "title"]
+    told = inner[0] if inner else shape.attributes.get("title") if shape.tag == "span" else None
     if told is None:
         return None
     named = {
         k.removeprefix("data-"): v for k, v in shape.attributes.items() if k.startswith("data-") and k != "data-at"
     }
-    return named or {"shown": "".join(map(str, told.children))}
+    return named or {"shown": told}
 
 
 def _is_number(text: str) -> bool:

@@ -118,7 +118,7 @@ function noteChoice(figure, from) {
   figure.querySelector(":scope > .choice")?.remove();
   if (!from || !figure.contains(from) || !chosen) return;
   const others = [...document.querySelectorAll("figure.view")].filter((f) => f !== figure &&
-    f.querySelector(".chosen, .chooses") && f.offsetParent !== null)
+    f.querySelector(".chosen") && f.offsetParent !== null)
     .sort((a, b) => (b.dataset.view === "attention") - (a.dataset.view === "attention")).slice(0, 6);
   const links = others.map((f) => make("button", { type: "button", click: () => {
     f.scrollIntoView({ block: "center", behavior: still() ? "auto" : "smooth" });
@@ -139,8 +139,8 @@ function nameOf(figure) {
 // -- marks: one tab stop a view, arrows inside, Enter pins, Escape lets go ------------------------------------------------
 
 function marksOf(figure) {
-  return [...figure.querySelectorAll("svg:not(.bar) :is(rect, circle, path, line, polygon, polyline, g, text), [data-at]")]
-    .filter((e) => e.dataset.at !== undefined || [...e.children].some((c) => c.tagName === "title"))
+  return [...figure.querySelectorAll("svg:not(.bar) :is(rect, circle, path, line, polygon, polyline, g, text), [data-at], [title]")]
+    .filter((e) => e.dataset.at !== undefined || e.hasAttribute("title") || [...e.children].some((c) => c.tagName === "title"))
     .filter((e) => !e.closest("details.twin"));
 }
 function enhanceMarks(figure) {
@@ -367,11 +367,11 @@ function tools(figure) {
     const code = figure.querySelector("details.twin code");
     if (code) bar.append(button("Copy Python", (b) => copy(code.textContent, b)));
   }
-  if (figure.querySelector(".each")) bar.append(check("each prompt", (on) => figure.classList.toggle("shows-each", on)));
+  if (figure.querySelector(".each")) bar.append(check("single lines", (on) => figure.classList.toggle("hides-each", !on), true));
   figure.querySelector("figcaption")?.before(bar);
 }
-function check(words, act) {
-  return make("label", {}, make("input", { type: "checkbox", change: (e) => act(e.target.checked) }), ` ${words}`);
+function check(words, act, on) {
+  return make("label", {}, make("input", { type: "checkbox", checked: on ? "" : null, change: (e) => act(e.target.checked) }), ` ${words}`);
 }
 function choice(words, options, act, value) {
   const select = make("select", { change: (e) => act(e.target.value) },
@@ -443,7 +443,7 @@ once.set("lens", (figure, data) => {
     modes[`p${i}`] = [`probability of ${name}`, (k, p) => one.probability[k][p], (x) => x, percent, "0 to 1"];
     modes[`r${i}`] = [`rank of ${name}`, (k, p) => one.rank[k][p], rankShade, (r) => (r < 0 ? "—" : `#${r}`), "#0 dark, #10000 white"];
   });
-  const legend = make("span", { class: "legend" });
+  const legend = make("span", { class: "shades" });
   function colour(mode) {
     const [name, value, strength, form, range] = modes[mode];
     for (const [at, td] of cell) {
@@ -471,7 +471,7 @@ once.set("lens", (figure, data) => {
   const panel = make("div", { class: "panel", hidden: "" });
   scroll.after(panel);
   const kept = new Set(data.followed.map((one) => one.token));
-  let shown = null;
+  let shown = null, log = false;
   function series(token, p) {
     const one = data.followed.find((f) => f.token === token);
     return data.cells.map((row, k) => {
@@ -498,7 +498,8 @@ once.set("lens", (figure, data) => {
       make("div", { class: "choices" }, make("table", {}, make("caption", {}, `L${data.layers[k]}, position ${p} ${data.texts[data.tokens[p]]}`),
         make("thead", {}, make("tr", {}, make("th", { scope: "col", class: "text" }, "token (press to follow)"), make("th", { scope: "col" }, "probability"))),
         make("tbody", {}, body)), make("p", { class: "soft" }, about.join(" · "))),
-      trajectories(drawn.map((t) => [data.texts[t], series(t, p)]), data.layers, `Probability at position ${p} ${data.texts[data.tokens[p]]}, layer by layer`, k));
+      make("div", {}, trajectories(drawn.map((t) => [data.texts[t], series(t, p)]), data.layers, `Probability at position ${p} ${data.texts[data.tokens[p]]}, layer by layer`, k, log),
+      make("div", { class: "tools" }, check("logarithmic", (on) => { log = on; open(k, p); panel.querySelector("input").focus(); }, log))));
     panel.hidden = false;
   }
   listeners.push((places, from) => {
@@ -519,14 +520,15 @@ once.set("lens", (figure, data) => {
 });
 
 /** Lines of tokens over layers. Where a token was not among a cell's choices, the last choice bounds it: a hollow mark. */
-function trajectories(lines, layers, title, at) {
+function trajectories(lines, layers, title, at, log) {
   const wide = 520, high = 190, left = 44, right = 372, top = 26, bottom = 160;
-  const x = (i) => left + (i + 0.5) * (right - left) / layers.length, y = (v) => bottom - v * (bottom - top);
+  const x = (i) => left + (i + 0.5) * (right - left) / layers.length, least = 1e-6;
+  const share = (v) => (log ? 1 - Math.log10(Math.max(v, least)) / Math.log10(least) : v), y = (v) => bottom - share(v) * (bottom - top);
   const dash = ["", "6 3", "2 3", "8 3 2 3", "1 2", "10 4"];
   const svg = draw("svg", { viewBox: `0 0 ${wide} ${high}`, width: wide, height: high, role: "img", "aria-label": title });
   svg.append(draw("text", { x: 4, y: 14, class: "heading" }, title));
-  for (const v of [0, 0.5, 1]) svg.append(draw("line", { x1: left, x2: right, y1: y(v), y2: y(v), class: v ? "grid" : "axis" }),
-    draw("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end", class: "number" }, `${100 * v} %`));
+  for (const v of log ? [least, 1e-4, 1e-2, 1] : [0, 0.5, 1]) svg.append(draw("line", { x1: left, x2: right, y1: y(v), y2: y(v), class: v > least ? "grid" : "axis" }),
+    draw("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end", class: "number" }, `${Number((100 * v).toPrecision(3))} %`));
   svg.append(draw("line", { x1: x(at), x2: x(at), y1: top, y2: bottom, class: "here" }));
   const every = Math.max(1, Math.ceil(layers.length / 12));
   layers.forEach((layer, i) => { if (i % every === 0) svg.append(draw("text", { x: x(i), y: bottom + 16, "text-anchor": "middle", class: "small" }, `L${layer}`)); });
@@ -580,7 +582,7 @@ once.set("attention", (figure, data) => {
   const line = make("div", { class: "tokens", role: "listbox", "aria-label": "Tokens. Arrow keys move, Enter keeps one." });
   const heading = make("h4", {}), read = make("p", { class: "soft read" });
   const chips = data.tokens.map((t, p) => make("span", { class: "chip p0", role: "option", tabindex: p === token ? "0" : "-1", "data-p": p, "data-position": p,
-    dir: "auto", "aria-selected": "false", title: `position ${p}` }, t.length > 16 ? `${t.slice(0, 7)}…${t.slice(-7)}` : t));
+    dir: "auto", "aria-selected": "false" }, t.length > 16 ? `${t.slice(0, 7)}…${t.slice(-7)}` : t));
   line.append(...chips);
   const thumbs = heads.map((one, h) => {
     const canvas = make("canvas", { "aria-hidden": "true" });

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..wording import signed
-from .frame import WIDTH, drawing, line, mark, rect, text
+from .frame import WIDTH, drawing, line, marked, rect, text
 from .nodes import Node
 
 ROW, LABEL = 20, 190
@@ -63,6 +63,6 @@ def _bar(
     bar = rect(min(a, b), y, max(abs(b - a), 1), ROW - 6, kind, told)
     return [
         text(LABEL, y + 11, name, "total-name" if kind == "total" else "", "end"),
-        mark(bar, (row, 0), **{"term": name, **place, "value": value}),
+        marked(bar, (row, 0), **{"term": name, **place, "value": value}),
         text(right + 8, y + 11, signed(value), "number"),
     ]

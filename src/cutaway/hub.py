@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..errors import BadInput
+from .errors import BadInput
 
 
-def require_reachable(name: str) -> None:
+def require_reachable(name: str, revision: str | None = None) -> None:
     """Pass if a model ships with the package, is a folder, was downloaded before, or the hub answers.
 
     Raises:
@@ -20,9 +20,12 @@ def require_reachable(name: str) -> None:
         raise BadInput(f"There is no folder {name}. Give 'pocket', a folder with config.json and weights, or a hub id.")
     from huggingface_hub import constants, try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
-        return
-    advice = f"Get {name} where there is a network, then give its folder: --model FOLDER."
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+            return
+    except ValueError as error:
+        raise BadInput(f"{name!r} is neither a folder nor a hub id: {error}") from None
+    advice = f"Get {name} where there is a network, then give its folder in place of its name."
     if constants.HF_HUB_OFFLINE:
         raise BadInput(
             f"The model hub is switched off by HF_HUB_OFFLINE and {name} was not downloaded before. {advice}"

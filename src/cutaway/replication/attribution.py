@@ -1,67 +1,30 @@
-"""Published figures, measured again: a table of what was printed elsewhere, and pass or fail for each.
+"""The attribution notebook of prior-technology/SymbolicTransformer.
 
-The figures of the attribution notebook were made with weights that TransformerLens had processed: gain and bias of the
-final norm folded into the unembedding, unembedding centred over the vocabulary, everything that writes to the stream
-centred over its width. Here the weights are used as they are, so only what does not depend on that choice is compared:
-probabilities, ranks, differences between logits, 1/s (it is taken from the centred stream in both), logits minus the
-mean over the vocabulary, and inner products with readout directions centred in the same way by formula.
+Its figures were made with weights that TransformerLens had processed: gain and bias of the final norm folded into the
+unembedding, unembedding centred over the vocabulary, everything that writes to the stream centred over its width. Here
+the weights are used as they are, so only what does not depend on that choice is compared: probabilities, ranks,
+differences between logits, 1/s (it is taken from the centred stream in both), logits minus the mean over the
+vocabulary, and inner products with readout directions centred in the same way by formula.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .tokens import shown
+from ..tokens import shown
+from .figures import Figure, Publication
 
 if TYPE_CHECKING:
-    from .model import Model
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A published number. `tolerance` is absolute: the digits printed, and float32 noise between implementations."""
-
-    name: str
-    value: float
-    tolerance: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A figure and what was measured for it (NaN where nothing was)."""
-
-    figure: Figure
-    measured: float
-
-    @property
-    def passed(self) -> bool:
-        return abs(self.measured - self.figure.value) <= self.figure.tolerance  # false for NaN
-
-
-@dataclass(frozen=True)
-class Publication:
-    """Figures of one source, and how they are measured on the model they were made with."""
-
-    key: str
-    source: str
-    model: str
-    figures: tuple[Figure, ...]
-    measure: Callable[[Model], Mapping[str, float]]
-
-
-def compare(figures: Sequence[Figure], measured: Mapping[str, float]) -> list[Outcome]:
-    """Every figure against what was measured; one that was not measured fails."""
-    return [Outcome(figure, measured.get(figure.name, math.nan)) for figure in figures]
+    from ..model import Model
 
 
 def attribution_figures(model: Model, prompt: str, answer: str, others: Sequence[str]) -> dict[str, float]:
     """What the attribution notebook prints, in forms that hold however weights were processed. No BOS is added."""
     import torch
 
-    from .readout.attribution import attribute
+    from ..readout.attribution import attribute
 
     prompts = model.prompts(prompt, answers=[answer], bos=False)
     trace = model.trace(prompts)
@@ -124,16 +87,11 @@ def _notebook(model: Model) -> dict[str, float]:
     return attribution_figures(model, " Dublin is the capital city of", " Ireland", others)
 
 
-PUBLICATIONS: dict[str, Publication] = {
-    publication.key: publication
-    for publication in (
-        Publication(
-            key="symbolic-attribution",
-            source="prior-technology/SymbolicTransformer, notebook on vectors across layers and positions",
-            model="EleutherAI/pythia-70m-deduped",
-            figures=_NOTEBOOK,
-            measure=_notebook,
-        ),
-    )
-}
-"""What can be replicated, by name."""
+PUBLICATION = Publication(
+    key="symbolic-attribution",
+    source="prior-technology/SymbolicTransformer, notebook on vectors across layers and positions",
+    model="EleutherAI/pythia-70m-deduped",
+    figures=_NOTEBOOK,
+    measure=_notebook,
+    conventions="no BOS before the prompt; logits and biases minus their mean over the vocabulary",
+)

@@ -1,0 +1,101 @@
+"""How much memory a planned sweep takes beside the model's weights: counted from the plan, before anything runs.
+
+Three things live at once: the recorded runs of one group of prompts, one wave, and the results. The first two are
+bounded by the budget of tokens; only the results grow with the number of cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+COPIES = 4
+"""Tensors of a block's widest activation that live at once: an activation function is a few elementwise steps."""
+
+
+KEPT = 1.5
+"""What an allocator holds over what is alive: freed blocks of the wrong size. Measured on Linux, on the CPU."""
+
+CELL = 400
+"""Bytes that a cell's plan takes."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers a token takes in a model, and bytes a number."""
+
+    d_model: int
+    widest: int  # of the activations inside a block
+    keys_values: int  # of one layer
+    heads: int
+    d_head: int
+    neurons: int
+    vocab: int
+    number: int  # bytes
+
+    def site(self, site: str, positions: int) -> int:
+        """Of a recorded site; what entered the blocks is kept anyway."""
+        if site in ("embed", "resid_pre", "resid_post"):
+            return 0
+        if site == "pattern":
+            return self.heads * positions
+        if site in ("mlp_pre", "mlp_act"):
+            return self.neurons
+        return self.keys_values if site in ("k", "v") else max(self.d_model, self.heads * self.d_head)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of the three, at their largest."""
+
+    recorded: int
+    wave: int
+    results: int
+
+    @property
+    def total(self) -> int:
+        return self.recorded + self.wave + self.results
+
+
+def estimate(
+    sizes: Sizes,
+    n_layers: int,
+    *,
+    prompts: int,
+    positions: int,
+    wave_tokens: int,
+    prefix: int,
+    runs: int,
+    sites: Iterable[tuple[str, int]],
+    answers: int,
+    logits: int,
+    cells: int,
+    results: int,
+) -> Memory:
+    """Bytes that a plan takes.
+
+    Args:
+        prompts: of the largest group; positions: of the longest prompt.
+        wave_tokens: of one prompt in the largest wave; prefix: recorded positions before them.
+        runs: recorded runs, the base's and its sources'; sites: recorded in each of them.
+        answers: layers whose attention's output is kept.
+        logits: whole rows of logits that metrics hold at once.
+        cells: of the grid; results: numbers in the result.
+    """
+    tokens = prompts * positions
+    stream = (n_layers + 1) * sizes.d_model
+    inside = sum(sizes.site(site, positions) for site, _ in set(sites))
+    kept = tokens * (runs * (stream + inside) + n_layers * sizes.keys_values + answers * sizes.d_model)
+    making = tokens * runs * COPIES * sizes.widest
+    here = prompts * wave_tokens
+    seen = prompts * (prefix + wave_tokens)
+    scores = (
+        sizes.heads * here * (prefix + wave_tokens) if any(s in ("q", "k", "v", "pattern") for s, _ in sites) else 0
+    )
+    wave = here * (4 * sizes.d_model + COPIES * sizes.widest) + 2 * seen * sizes.keys_values + 3 * scores
+    masks = 2 * here * (prefix + wave_tokens)
+    return Memory(
+        recorded=int(KEPT * sizes.number * kept),
+        wave=int(KEPT * sizes.number * max(making, wave + masks, 4 * logits * sizes.vocab)),
+        results=CELL * cells + 8 * 3 * results,
+    )

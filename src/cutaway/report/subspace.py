@@ -1,0 +1,328 @@
+"""The page of study five."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .. import views
+from ..studies.study import Study
+from ..studies.subspace.arms import DRAWN, KINDS
+from ..tokens import shown
+from ..wording import label, number, percent, signed
+from .page import Cell, Picture, Section, Table, Verbatim
+from .shared import about, opening
+
+Parts = list[Picture | Table | Verbatim]
+CALLED = {"removed": "removal", "random": "random", "within span": "random within span", "same norm": "same norm"}
+
+
+def sections(study: Study) -> list[Section]:
+    """Findings; effect by layer, controls, components and variance; one layer's activations; the stream; tokens."""
+    arrays, look = study.arrays, int(study.arrays["similarities"].attrs["layer"])
+    made = [*opening(study), _effect(arrays), _controls(arrays, look), _variance(arrays)]
+    made += [_activations(arrays, look, study), _stream(arrays, look), _tokens(arrays, look), _energy(arrays, look)]
+    return [*made, _material(study), *about(study)]
+
+
+def _between(one: Any, names: tuple[str, str, str] = ("effect", "low", "high")) -> str:
+    value, low, high = (float(one[name]) for name in names)
+    return f"{signed(value)} [{signed(low)}, {signed(high)}]"
+
+
+def _ticks(data: xr.Dataset, axis: str = "layer") -> list[str]:
+    return [f"L{int(n)}" for n in data[axis].values]
+
+
+# -- the effect ---------------------------------------------------------------------------------------------------
+
+
+def _effect(arrays: dict[str, Any]) -> Section:
+    data, controls = arrays["by_layer"], arrays["controls"]
+    ticks, level = _ticks(data), 100 * float(data.attrs["level"])
+    sure = np.where(data["p_corrected"].values <= 1 - level / 100, np.sign(data["effect"].values), 0.0)
+    curves = [views.Curve("removal", *(data[k].values.tolist() for k in ("effect", "low", "high")))]
+    curves += [
+        views.Curve(CALLED[k], *(controls[x].sel(control=k).values.tolist() for x in ("effect", "low", "high")))
+        for k in DRAWN
+    ]
+    picture = views.bands(
+        curves, ticks, "Change of the next token's log-probability", "nats a token",
+        marks={"removal against 0": sure.tolist()}, said=("more likely", "less likely", "not told from 0"),
+        axis="edited layer",
+    )  # fmt: skip
+    words = " ".join(views.spoken_line(c.name, c.middle, ticks, False) for c in curves)
+    caption = (
+        f"Mean over texts when one layer is edited; bands: {level:g} % t intervals over families; controls are "
+        "averaged over their draws. Marks: sign-flip max-T over layers."
+    )
+    rows: list[list[str | Cell]] = [_row(data.isel(layer=i)) for i in range(len(ticks))]
+    columns = [
+        "layer",
+        "effect",
+        "t",
+        "p",
+        "p corrected",
+        "share, fitted",
+        "share, tested",
+        "norm moved",
+        "per norm",
+        "KL",
+    ]
+    table = Table(
+        "The removal, layer by layer: nats a token; p corrected over layers; share of the variance in it; mean norm "
+        "moved in a token; effect per unit of it; KL of whole distributions.",
+        columns,
+        rows,
+    )
+    note = [str(data.attrs["warning"])] if data.attrs["warning"] else []
+    return Section("Effect, layer by layer", note, [Picture(picture, caption, words), table])
+
+
+def _row(one: xr.Dataset) -> list[str | Cell]:
+    return [
+        f"L{int(one['layer'])}",
+        _between(one),
+        number(one["t"]),
+        number(one["p"], 2),
+        number(one["p_corrected"], 2),
+        percent(one["share"]),
+        percent(one["share_tested"]),
+        number(one["norm"]),
+        _between(one, ("per_norm", "per_norm_low", "per_norm_high")),
+        number(one["kl"]),
+    ]
+
+
+def _controls(arrays: dict[str, Any], look: int) -> Section:
+    data = arrays["controls"].sel(layer=look)
+    rows: list[list[str | Cell]] = []
+    for kind in data["control"].values:
+        one = data.sel(control=kind)
+        beaten = f"{int(one['beaten'])} of {int(one['draws'])}" if kind in DRAWN else "—"
+        rows.append(
+            [
+                KINDS[str(kind)],
+                _between(one),
+                _between(one, ("difference", "difference_low", "difference_high")),
+                number(one["p_corrected"], 2),
+                beaten,
+                number(one["norm"]),
+                _between(one, ("per_norm", "per_norm_low", "per_norm_high")),
+                number(one["kl"]),
+            ]
+        )
+    columns = ["instead", "effect", "removal minus it", "p corrected", "draws exceeded", "norm moved", "per norm", "KL"]
+    caption = (
+        f"Edits of L{look} beside the removal, in nats a token. p: sign-flip max-T over all layers and all of these. "
+        "Draws exceeded: in the size of the mean effect."
+    )
+    whole = arrays["controls"]
+    drawn = whole["difference"].sel(control=list(DRAWN)).transpose("layer", "control").values
+    sure = whole["p_corrected"].sel(control=list(DRAWN)).transpose("layer", "control").values
+    certain = sure <= 1 - float(whole.attrs["level"])
+    ticks = _ticks(whole)
+    title = "Removal minus control, thousandths of a nat"
+    grid = views.signed_grid(1000 * drawn, ticks, [CALLED[k] for k in DRAWN], title, certain, wide=130)
+    words = "Framed cells differ from 0, corrected over all layers and all controls. " + "; ".join(
+        f"{CALLED[k]}: " + ", ".join(f"{t} {signed(v)}" for t, v in zip(ticks, drawn[:, j], strict=True))
+        for j, k in enumerate(DRAWN)
+    )
+    parts: Parts = [
+        Table(caption, columns, rows, ["instead"]),
+        Picture(grid, "How the removal differs from each control.", words),
+    ]
+    note = (
+        "Negative: less likely than without the edit. Only the controls of equal norm or of the same span are fair "
+        "comparisons: a plain random subspace moves much less, because little varies along it."
+    )
+    return Section("Against controls", [note], parts)
+
+
+def _variance(arrays: dict[str, Any]) -> Section:
+    data = arrays["by_layer"]
+    ticks = _ticks(data)
+    share, effect = 100 * data["share"].values, data["effect"].values
+    parts: Parts = [
+        Picture(
+            views.lines({"share of variance": data["share"].values.tolist(), "on tested texts":
+                         data["share_tested"].values.tolist()}, ticks, "Share of the variance removed", "share of 1"),
+            "Share of the variance over tokens that lies in what is removed, among fitted and tested tokens.",
+            views.spoken_line("fitted", data["share"].values.tolist(), ticks, True),
+        ),
+        Picture(
+            views.points(share, effect, ticks, ticks, "Effect against variance, by layer",
+                         ("share of the variance removed, %", "effect, nats a token")),
+            "Every layer: its removal's effect against the variance it holds.",
+            "; ".join(f"{t} {a:.3g} % {signed(b)}" for t, a, b in zip(ticks, share, effect, strict=True)) + ".",
+        ),
+    ]  # fmt: skip
+    if "components" in arrays:
+        parts += _single(arrays["components"])
+    return Section("Variance and effect", parts=parts)
+
+
+def _single(data: xr.Dataset) -> Parts:
+    """Single components: as points, and the largest as a table."""
+    effect, share = data["effect"].values, 100 * data["share"].values
+    names = [f"L{int(n)} c{int(k)}" for n in data["layer"].values for k in data["component"].values]
+    order = np.argsort(-np.abs(effect), axis=None)
+    named = [names[int(i)] for i in order[:6]]
+    sure = (data["p_corrected"].values <= 1 - float(data.attrs["level"])).ravel()
+    picture = views.points(
+        share.ravel(), effect.ravel(), names, named, "Effect against variance, single components",
+        ("share of the variance, %", "effect, nats a token"), [0 if s else 2 for s in sure],
+        note="blue: differs from 0, corrected over all; grey: not told from it",
+    )  # fmt: skip
+    flat = data.stack(cell=("layer", "component"))
+    rows: list[list[str | Cell]] = []
+    for i in order[:12]:
+        one = flat.isel(cell=int(i))
+        norm = number(one["norm"])
+        rows.append([names[int(i)], _between(one), number(one["p_corrected"], 2), percent(one["share"]), norm])
+    caption = f"The {len(rows)} of {len(names)} single components with the largest effects; p is corrected over all."
+    return [
+        Picture(picture, "Every single component that was tested, layer by layer.", f"Largest: {', '.join(named)}."),
+        Table(caption, ["component", "effect, nats a token", "p corrected", "share of variance", "norm moved"], rows),
+    ]
+
+
+# -- activations --------------------------------------------------------------------------------------------------
+
+
+def _activations(arrays: dict[str, Any], look: int, study: Study) -> Section:
+    site, values = str(study.settings["site"]), arrays["values"]
+    both = {"before": values["before"].values, "after": values["after"].values}
+    spectra = arrays["spectra"].sel(layer=look)
+    shares = {k: spectra[v].values for k, v in (("before", "share_tested"), ("after", "share_after"))}
+    covariances = arrays["covariances"]
+    squares = {k: covariances[k].values for k in ("before", "after")}
+    entries = {k: covariances[f"entries_{k}"].values for k in ("before", "after")}
+    limit = float(np.quantile(np.abs(np.stack(list(squares.values()))), 0.995)) or 1.0
+    spread = float(np.quantile(np.abs(np.concatenate(list(entries.values()))), 0.995)) or 1.0
+    n, step = len(both["before"]), max(1, len(both["before"]) // 500)
+    x, y = both["before"][::step], both["after"][::step]
+    names = [str(int(f)) for f in covariances["feature"].values]
+    zero = 0.0 if site == "mlp_pre" else None  # where most nonlinearities open
+    parts: Parts = [
+        Picture(
+            views.histogram(both, f"Values of L{look}.{site}", "activation", zero, "above"),
+            f"An even sample of {n} values of {site} at L{look} on tested texts, before and after the removal.",
+            views.spoken_histogram(both),
+        ),
+        Picture(
+            views.scatter(x, y, [""] * len(x), [], "Original and reconstructed values", ("before", "after")),
+            f"{len(x)} of these values, before against after: what leaves the diagonal is what was removed.",
+            f"They correlate at r = {number(np.corrcoef(x, y)[0, 1], 4)}.",
+        ),
+        Picture(
+            views.spectrum(shares, f"Spectrum of L{look}.{site}, tested texts"),
+            "Eigenvalues of the covariance of features over tokens, as shares of the variance before the removal.",
+            views.spoken_spectrum({"before": shares["before"]}),
+        ),
+        Picture(
+            views.matrices(squares, names, f"Covariances of L{look}.{site}", "covariance", (-limit, limit)),
+            f"The {len(names)} features with the largest variance; tokens are the sample. The scale ends at the 99.5 % "
+            "largest, so that the diagonal does not hide the rest.",
+            views.spoken_matrices(squares),
+        ),
+        Picture(
+            views.histogram(entries, "Covariances of all pairs of features", "covariance", limits=(-spread, spread)),
+            "An even sample of all pairs; the outermost bins hold what lies beyond.",
+            views.spoken_histogram(entries),
+        ),
+    ]  # fmt: skip
+    return Section(f"The activations of layer {look}", parts=parts)
+
+
+def _stream(arrays: dict[str, Any], look: int) -> Section:
+    data, cosines = arrays["depth"], arrays["similarities"]
+    ticks = _ticks(data)
+    drawn = look if look != int(data["layer"].values[-1]) else int(data["edited"].values[data.sizes["edited"] // 2])
+    one = data.sel(edited=drawn)
+    kinds = [str(k) for k in data["kind"].values]
+    curves = [
+        views.Curve(CALLED[k], *(one[x].sel(kind=k).values.tolist() for x in ("change", "low", "high"))) for k in kinds
+    ]
+    grid = data["change"].sel(kind="removed").transpose("edited", "layer").values
+    pairs = {k: cosines[f"pairs_{k}"].values for k in ("before", "after")}
+    squares = {k: cosines[k].values for k in ("before", "after")}
+    tokens = [str(t) for t in cosines["token_text"].values]
+    edited = _ticks(data, "edited")
+    parts: Parts = [
+        Picture(
+            views.bands(curves, ticks, f"Change of the stream, L{drawn} edited", "|dx| / |x|", axis="after layer"),
+            f"Token by token, over positions from 1 of {data.attrs['texts']} texts; the last is before the final norm.",
+            " ".join(views.spoken_line(c.name, c.middle, ticks, False) for c in curves),
+        ),
+        Picture(
+            views.signed_grid(grid, edited, ticks, "|dx| / |x| by edited layer (down) and layer read (across)"),
+            "The same for every edited layer; 0 before it.",
+            " ".join(views.spoken_line(f"{e} edited", row.tolist(), ticks, False) for e, row in zip(edited, grid,
+                     strict=True)),
+        ),
+        Picture(
+            views.matrices(squares, tokens, f"Similarity of the tokens of one text after L{look}", "cosine", (-1, 1)),
+            "Cosines of the stream after the edited layer, position 0 left out.",
+            views.spoken_matrices(squares),
+        ),
+        Picture(
+            views.histogram(pairs, f"Similarities after L{look}, all pairs within a text", "cosine"),
+            f"All pairs of tokens of {data.attrs['texts']} texts, an even sample.",
+            views.spoken_histogram(pairs),
+        ),
+    ]  # fmt: skip
+    return Section("The stream", parts=parts)
+
+
+# -- tokens -------------------------------------------------------------------------------------------------------
+
+
+def _tokens(arrays: dict[str, Any], look: int) -> Section:
+    data = arrays["tokens"].sel(layer=look)
+    unit, same = "change of the log-probability, nats", "The numbers are those of the stems."
+    parts: Parts = []
+    values = data["effect"].values
+    finite = np.abs(values[np.isfinite(values)])
+    most = float(finite.max()) if len(finite) else None
+    for k in range(data.sizes["shown"]):
+        tokens = [str(t) for t in data["token"].values[k] if t]
+        effect = values[k, : len(tokens)]
+        words = views.spoken_stems(effect.tolist(), tokens, "nats")
+        title = f"Text {int(data['prompt_of'].values[k])}, token by token, L{look} edited"
+        parts.append(Picture(views.stems(effect.tolist(), tokens, title, unit), "Each token's change.", words))
+        parts.append(Picture(views.colored_text(tokens, effect.tolist(), unit, most), "The same in the text.", same))
+    note = (
+        "The first text is the one whose mean effect is the median of all; the others are the first ones. Tokens 0 "
+        "and 1 carry no number: position 0 is not edited, so nothing can change before token 2."
+    )
+    return Section("Token by token", [note], parts)
+
+
+def _energy(arrays: dict[str, Any], look: int) -> Section:
+    data = arrays["energy"]
+    rows: list[list[str | Cell]] = [
+        [label(shown(str(t))), str(int(p)), str(int(i)), percent(s)]
+        for t, p, i, s in zip(*(data[k].values for k in ("token", "prompt_of", "position", "share")), strict=True)
+    ]
+    kinds: list[list[str | Cell]] = [
+        [label(shown(str(t))), str(int(n)), percent(s)]
+        for t, n, s in zip(*(data[k].values for k in ("kind", "kind_tokens", "kind_share")), strict=True)
+    ]
+    single = "Single fitted tokens with the largest share of what is removed."
+    return Section(
+        f"Which tokens it comes from, L{look}",
+        [f"Equal tokens that would make it: {number(data.attrs['effective_tokens'])} of {data.attrs['tokens']}."],
+        [
+            Table(single, ["token", "text", "position", "share"], rows, ["token"]),
+            Table("Tokens of one text taken together.", ["token", "times", "share"], kinds, ["token"]),
+        ],
+        folded=True,
+    )  # fmt: skip
+
+
+def _material(study: Study) -> Section:
+    parts: Parts = [Verbatim(name.capitalize(), text) for name, text in study.texts.items()]
+    return Section("Texts", parts=parts, folded=True)

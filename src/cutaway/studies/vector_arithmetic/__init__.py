@@ -1,0 +1,5 @@
+"""Study three: a relation as a vector, from the stages of a prediction to what the vector does that chance does not."""
+
+from .run import Settings, demo, run
+
+__all__ = ["Settings", "demo", "run"]

@@ -1,0 +1,95 @@
+"""Square tables side by side on one scale, such as similarities before and after."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..wording import label, number
+from .frame import drawing, line, rect, squares, text
+from .nodes import Node
+
+Array = NDArray[np.float64]
+LEVELS = 20
+
+
+def matrices(
+    panels: Mapping[str, Array],
+    labels: Sequence[str] | None,
+    title: str,
+    unit: str,
+    limits: tuple[float, float] | None = None,
+    width: float = 300,
+) -> Node:
+    """Panels [row, column] on a shared scale, blue plus and red minus; the strongest colour is the end of the scale.
+
+    Args:
+        labels: of the rows, which are the columns too; None: none are written.
+        limits: of the scale; what lies beyond is drawn as its end, and said. Default: the largest size in any panel.
+    """
+    found = {name: np.asarray(p, dtype=np.float64) for name, p in panels.items()}
+    every = np.concatenate([p.ravel() for p in found.values()])
+    every = every[np.isfinite(every)]
+    most = max(map(abs, limits)) if limits else float(np.abs(every).max()) if len(every) else 1.0
+    most = most or 1.0
+    rows = max(len(p) for p in found.values())
+    cell = max(3.0, min(24.0, width / max(rows, 1)))
+    names = labels is not None and cell >= 9
+    left = 100.0 if names else 8.0
+    top = 24.0
+    body: list[Node] = []
+    for k, (name, panel) in enumerate(found.items()):
+        x0 = left + k * (rows * cell + 28)
+        body.append(text(x0, 14, name, "small"))
+        body += _cells(panel / most, x0, top, cell)
+        body += [
+            line(x0, top, x0 + panel.shape[1] * cell, top, "grid"),
+            line(x0, top, x0, top + len(panel) * cell, "grid"),
+        ]
+    if names and labels is not None:
+        body += [text(left - 6, top + (i + 0.75) * cell, label(t, 12), "small", "end") for i, t in enumerate(labels)]
+    foot = top + rows * cell + 12
+    body += _legend(left, foot, most, unit, bool(limits) and bool((np.abs(every) > most * (1 + 1e-9)).any()))
+    return drawing(max(left + len(found) * (rows * cell + 28), 440), foot + 46, title, body)
+
+
+def _cells(panel: Array, x0: float, y0: float, cell: float) -> list[Node]:
+    """All cells of one shade together. Shades differ by a twentieth of the scale."""
+    groups: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
+    for (i, j), value in np.ndenumerate(panel):
+        at = (round(x0 + j * cell, 1), round(y0 + i * cell, 1))
+        if not np.isfinite(value):
+            groups["nothing", LEVELS].append(at)
+        elif level := round(LEVELS * min(abs(float(value)), 1.0)):
+            groups["pos" if value > 0 else "neg", level].append(at)
+    return [squares(at, round(cell, 1), kind, level / LEVELS) for (kind, level), at in sorted(groups.items())]
+
+
+def _legend(left: float, y: float, most: float, unit: str, clipped: bool) -> list[Node]:
+    step = 12.0
+    body = []
+    for i, value in enumerate(np.linspace(-1, 1, 11)):
+        body.append(squares([(left + i * step, y)], step, "pos" if value > 0 else "neg", abs(float(value))))
+    body.append(rect(left, y, 11 * step, step, "frame"))
+    for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
+        body.append(text(left + share * 11 * step, y + 26, number((2 * share - 1) * most, 2), "number", anchor))
+    beyond = "; beyond the scale drawn as its end" if clipped else ""
+    body.append(
+        text(left + 12 * step, y + 10, f"{unit}; blue plus, red minus, the same in every panel{beyond}", "small")
+    )
+    return body
+
+
+def spoken_matrices(panels: Mapping[str, Array]) -> str:
+    """Mean and range of each panel off its diagonal, in words."""
+    parts = []
+    for name, panel in panels.items():
+        square = np.asarray(panel, dtype=np.float64)
+        off = square[~np.eye(len(square), dtype=bool)] if len(square) > 1 else square.ravel()
+        off = off[np.isfinite(off)]
+        if len(off):
+            parts.append(f"{name}: mean {number(off.mean())}, from {number(off.min())} to {number(off.max())}")
+    return "Off the diagonal, " + "; ".join(parts) + "."

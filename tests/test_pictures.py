@@ -1,0 +1,145 @@
+"""Pictures read back from what they draw: heights, places, colours, and that no token is obeyed."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from cutaway import views
+from cutaway.views.frame import STYLE
+from cutaway.views.scale import Scale, around
+from cutaway.wording import label
+from wordy import NASTY
+
+SVG = "{http://www.w3.org/2000/svg}"
+RNG = np.random.default_rng(0)
+
+
+def parsed(picture: str) -> ElementTree.Element:
+    return ElementTree.fromstring(str(picture))
+
+
+def lines_of(picture: str, kind: str) -> list[np.ndarray]:
+    found = [e for e in parsed(picture).iter(f"{SVG}polyline") if e.get("class") == kind]
+    return [np.array([[float(v) for v in p.split(",")] for p in e.get("points").split()]) for e in found]
+
+
+def dots_of(picture: str, kind: str) -> np.ndarray:
+    found = [e for e in parsed(picture).iter(f"{SVG}circle") if kind in e.get("class").split()]
+    return np.array([[float(e.get("cx")), float(e.get("cy"))] for e in found])
+
+
+def test_ticks_are_round_and_inside():
+    scale = Scale(-0.83, 2.4, 0, 100)
+    assert scale.ticks(5) == pytest.approx([-0.0, 1.0, 2.0], abs=1e-12)
+    assert scale(-0.83) == 0 and scale(2.4) == 100
+    assert around([3.0, np.nan, 5.0], 0, 1).low == 0.0
+    assert Scale(1.0, 1.0, 0, 1).ticks() == [1.0]
+
+
+def test_histogram_outlines_have_the_heights_of_the_counts():
+    a, b = RNG.normal(size=500), RNG.normal(2, 1, 80)
+    picture = views.histogram({"a": a, "b": b}, "t", "u", threshold=1.0, bins=10, limits=(-3, 5))
+    for k, x in enumerate((a, b)):
+        (outline,) = lines_of(picture, f"line line{k}")
+        drawn = (outline[0, 1] - outline[1:-1:2, 1]) / (190 - 12)
+        counts, _ = np.histogram(np.clip(x, -3, 5), np.linspace(-3, 5, 11))
+        share = counts / len(x)
+        most = max((np.histogram(np.clip(y, -3, 5), np.linspace(-3, 5, 11))[0] / len(y)).max() for y in (a, b))
+        np.testing.assert_allclose(drawn, share / most, atol=1e-3)
+    assert f"{100 * (a > 1).mean():.2f} % above" in str(picture)
+    (mark,) = [e for e in parsed(picture).iter(f"{SVG}line") if e.get("class") == "threshold"]
+    assert float(mark.get("x1")) == pytest.approx(60 + (1 + 3) / 8 * (760 - 190 - 60), abs=0.06)
+    assert "n = 500" in str(picture) and "n = 80" in str(picture)
+
+
+def test_stems_leave_out_what_is_missing_and_point_the_right_way():
+    picture = views.stems([np.nan, 1.0, -2.0], ["a", "b", "c"], "t", "nats")
+    plus, minus = dots_of(picture, "pos"), dots_of(picture, "neg")
+    assert len(plus) == len(minus) == 1 and plus[0, 0] < minus[0, 0] and plus[0, 1] < minus[0, 1]
+    assert "c (position 2) -2" in views.spoken_stems([np.nan, 1.0, -2.0], ["a", "b", "c"], "nats")
+
+
+def test_spectrum_draws_shares_and_their_sum():
+    picture = views.spectrum({"all": [0.5, 0.3, 0.2]}, "t")
+    dots, (total,) = dots_of(picture, "line0"), lines_of(picture, "sum line0")
+    height = (210 - 12) / 100
+    np.testing.assert_allclose((210 - dots[:, 1]) / height, [50, 30, 20], atol=0.1)
+    np.testing.assert_allclose((210 - total[:, 1]) / height, [50, 80, 100], atol=0.1)
+    assert "half in the first 1" in views.spoken_spectrum({"all": [0.5, 0.3, 0.2]})
+
+
+def test_matrices_share_one_scale_and_say_what_is_clipped():
+    a, b = np.array([[1.0, 0.5], [0.5, 1.0]]), np.array([[-0.25, 0.0], [np.nan, 2.0]])
+    picture = views.matrices({"before": a, "after": b}, ["x", "y"], "t", "u", limits=(-1, 1))
+    paths = [(e.get("class"), float(e.get("fill-opacity")), e.get("d")) for e in parsed(picture).iter(f"{SVG}path")]
+    cells = paths[:-11]  # the rest is the legend
+    whole = {}
+    for kind, level, d in cells:
+        whole[kind, level] = whole.get((kind, level), 0) + d.count("M")
+    assert whole == {("pos", 0.5): 2, ("pos", 1.0): 3, ("neg", 0.25): 1, ("nothing", 1.0): 1}
+    assert "beyond the scale" in str(picture)
+    assert "mean 0.5" in views.spoken_matrices({"a": a})
+
+
+def test_points_lie_where_their_numbers_say():
+    x, y = np.array([0.0, 1.0, 2.0]), np.array([10.0, 30.0, 20.0])
+    dots = dots_of(views.points(x, y, ["a", "b", "c"], ["b"], "t", ("x", "y")), "dot")
+    np.testing.assert_allclose(np.diff(dots[:, 0]), np.diff(dots[:, 0])[0], atol=0.11)
+    assert dots[1, 1] < dots[2, 1] < dots[0, 1]
+
+
+@pytest.mark.parametrize("token", NASTY)
+def test_no_token_is_obeyed(token):
+    made = views.colored_text([" a", token], [0.5, -1.0], "nats")
+    tree = ElementTree.fromstring(str(made))
+    assert {e.tag for e in tree.iter()} <= {"div", "span", "p"}
+    assert {k for e in tree.iter() for k in e.attrib} <= {"class", "dir", "title"}
+    name = label(token)  # what a caller does with text that is no list of tokens
+    for picture in (
+        views.stems([1.0, 2.0], [token, token], "t", "u"),
+        views.matrices({"p": np.eye(2)}, [token, token], "t", "u"),
+        views.histogram({name: np.arange(3.0)}, name, name),
+        views.points(np.arange(2.0), np.arange(2.0), [name, "b"], [name], name, (name, name)),
+        views.spectrum({name: [0.6, 0.4]}, name),
+    ):
+        assert {e.tag.removeprefix(SVG) for e in parsed(picture).iter()} <= {
+            "svg", "title", "text", "g", "line", "rect", "circle", "polyline", "path",
+        }  # fmt: skip
+
+
+def test_colored_text_says_in_words_what_it_colours():
+    made = str(views.colored_text([" one", " two", "\n"], [np.nan, 1.0, -0.1], "nats"))
+    assert '<span class="tok"> one</span>' in made
+    assert "plus p10" in made and "minus p1" in made
+    assert '<span class="small">+1.0</span>' in made and made.count('"small"') == 1
+    assert "nats: " in made and "-1.0" in made and "↵\n" in made
+
+
+def luminance(rgb) -> float:
+    c = np.array(rgb, dtype=float) / 255
+    c = np.where(c <= 0.03928, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    return float(c @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(a, b) -> float:
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1, 2])
+def test_words_can_be_read_on_every_shade(theme):
+    """WCAG: at least 4.5 to 1 for ink (weak grounds) or paper (strong grounds), in light, dark and print."""
+    css = STYLE.read_text()
+    block = re.findall(r":root, svg \{(.*?)\}", css, re.S)[theme]
+    colour = {k: [int(h[i : i + 2], 16) for i in (0, 2, 4)] for k, h in re.findall(r"--(\w+): #(\w{6})", block)}
+    tones = {k: [int(v) for v in t.split(",")] for k, t in re.findall(r"--(blue|red): ([\d, ]+);", block)}
+    strengths = {int(k): float(v) for k, v in re.findall(r"\.p(\d+) \{ --strength: ([\d.]+)", css)}
+    assert set(tones) == {"blue", "red"} and sorted(strengths) == list(range(11))
+    for tone in tones.values():
+        for level, strength in strengths.items():
+            ground = strength * np.array(tone) + (1 - strength) * np.array(colour["paper"])
+            assert contrast(ground, colour["paper" if level >= 7 else "ink"]) >= 4.5, (theme, tone, level)

@@ -1,0 +1,120 @@
+"""What a sweep says of input that does not fit, and metrics that are any function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+import cutaway
+from conftest import measured
+from families import FAMILIES, token_ids
+from reference import brute_force_logits
+
+ANSWERS, FOILS = [5, 6], [8, 9]
+
+
+def prompts(**more) -> cutaway.Prompts:
+    return cutaway.Prompts(ids=token_ids(2, 9), answers=ANSWERS, foils=FOILS, **more)
+
+
+@pytest.mark.parametrize(
+    ("edits", "says"),
+    [
+        (lambda: cutaway.add("resid_pre", torch.ones(7)), "has 32 numbers; this one has shape .7,"),
+        (lambda: cutaway.add("z", torch.ones(32)), "z of layer 0 has 8 numbers"),
+        (lambda: cutaway.add("mlp_act", torch.ones(32)), "mlp_act of layer 0 has 48 numbers"),
+        (lambda: cutaway.add("resid_pre", "up"), "Vectors are tensors"),
+        (lambda: cutaway.add("resid_pre", {"a": torch.ones(2, 2, 32)}), r"of shape \[width\]"),
+        (lambda: cutaway.add("resid_pre", torch.full((32,), torch.nan)), "finite"),
+        (lambda: cutaway.add("resid_pre", torch.ones(32), scale="big"), "A scale is a number"),
+        (lambda: cutaway.add("resid_pre", torch.ones(32), scale={1: 2.0}), "none for layer 0 .given: 1"),
+        (lambda: cutaway.add("resid_pre", {1: torch.ones(32)}), "none for layer 0 .given: 1"),
+        (lambda: cutaway.project_out("mlp_out", torch.ones(7)), "has 32 numbers"),
+        (lambda: cutaway.project_out("mlp_out", torch.ones(32), mean=torch.ones(7)), "The mean of mlp_out"),
+        (lambda: cutaway.ablate("z", queries=[1]), "Only a pattern has queries"),
+        (lambda: cutaway.ablate("pattern", queries=[1], positions=[2]), "choose one of the two"),
+        (lambda: cutaway.ablate("resid_pre", positions=[1.5]), "an index or a role"),
+        (lambda: cutaway.patch("logits", prompts()), "resid_post of the last layer"),
+    ],
+)
+def test_edits_that_do_not_fit(edits: Callable, says: str) -> None:
+    with pytest.raises(cutaway.BadInput, match=says):
+        cutaway.sweep(measured("gpt2"), prompts(), edits())
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"base": ["some text"]}, "sweep.base=.*takes prompts"),
+        ({"reference": prompts()[[0]]}, "2 base prompts but 1 reference"),
+        ({"reference": "clean"}, "reference=.*takes prompts"),
+        ({"budget": 0}, "at least one token"),
+        ({"metric": lambda logits, p: logits}, r"one number a prompt: shape \(2,\) here"),
+        ({"metric": lambda logits, p: logits.sum()}, r"It returned shape \(\)"),
+        ({"metric": lambda logits, p: None}, "It returned NoneType"),
+        ({"metric": lambda logits, p: logits[:, 0], "read": [-2, -1]}, "one a prompt and read"),
+    ],
+)
+def test_arguments_that_do_not_fit(more: dict, says: str) -> None:
+    given = {"base": prompts(), "edits": cutaway.ablate("z", layers=0)} | more
+    with pytest.raises(cutaway.BadInput, match=says):
+        cutaway.sweep(measured("gpt2"), **given)
+
+
+def test_templates_are_labels_of_prompts() -> None:
+    some = prompts(templates=["a", "b"])
+    assert some[[1]].templates == ["b"] and some.hash() != prompts(templates=["a", "a"]).hash() != prompts().hash()
+    with pytest.raises(cutaway.BadInput, match="2 prompts but 1 templates"):
+        prompts(templates=["a"])
+    pool = cutaway.Prompts(ids=token_ids(4, 9, seed=7), templates=["a", "b", "a", "a"])
+    own = cutaway.sweep(measured("gpt2"), some, cutaway.ablate("z", mean_of=pool, by=("template", "position")))["value"]
+    for p, rows in enumerate(([0, 2, 3], [1])):
+        alone = cutaway.ablate("z", mean_of=pool[rows], by="position")
+        want = cutaway.sweep(measured("gpt2"), some[[p]], alone)["value"]
+        assert np.allclose(own[p], want[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_neo"])
+def test_a_function_of_several_read_positions(name: str) -> None:
+    """It sees the unedited logits where the edit does not reach, and may answer for each read or for all together."""
+    row, model, base = FAMILIES[name], measured(name), prompts()
+    rows = torch.arange(2)
+
+    def each(logits: torch.Tensor, some: cutaway.Prompts) -> torch.Tensor:
+        return logits[..., 3]
+
+    def mixed(logits: torch.Tensor, some: cutaway.Prompts) -> torch.Tensor:
+        return logits[:, 0, 3] * logits[:, 1, 4]
+
+    reads = [2, -1]
+    edits = cutaway.ablate("mlp_out", positions=[1, 5])
+    found = cutaway.sweep(model, base, edits, metric=[each, mixed, "logit"], read=reads)["value"]
+    assert found.dims == ("prompt", "layer", "position", "metric", "read")
+    for layer in range(model.n_layers):
+        for i, at in enumerate((1, 5)):
+
+            def zero(old: torch.Tensor, at: int = at) -> torch.Tensor:
+                new = old.clone()
+                new[:, at] = 0
+                return new
+
+            logits = brute_force_logits(model.hf, row, base.ids, [("mlp_out", layer, zero)])[:, reads]
+            here = found.isel(layer=layer, position=i)
+            assert np.allclose(here.sel(metric="each"), logits[..., 3], atol=1e-4)
+            both = logits[:, 0, 3] * logits[:, 1, 4]
+            assert np.allclose(here.sel(metric="mixed"), both[:, None].expand(-1, 2), atol=1e-3)
+            assert np.allclose(here.sel(metric="logit"), logits[rows, :, ANSWERS], atol=1e-4)
+
+
+def test_progress_counts_cells() -> None:
+    """Whatever the groups and chunks; cells that equal the base are not among them."""
+    seen: list[tuple[int, int]] = []
+    ids = token_ids(6, 9)
+    base = cutaway.Prompts(ids=[row[: 9 - i].tolist() for i, row in enumerate(ids)], answers=5, foils=8)
+    cutaway.sweep(
+        measured("gpt2"), base, cutaway.ablate("z"), budget=20, progress=lambda done, all_: seen.append((done, all_))
+    )
+    assert seen[-1] == (12, 12) and [d for d, _ in seen] == sorted(d for d, _ in seen)
