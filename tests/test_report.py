@@ -17,8 +17,8 @@ import xarray as xr
 import cutaway
 import wordy
 from cutaway import views
+from cutaway.figures import contributions, largest
 from cutaway.report.page import Cell, Section, Table, Verbatim, inert_json, render
-from cutaway.report.pieces import contributions, largest
 from cutaway.report.shared import index_page, study_page
 from cutaway.studies import STUDIES
 from cutaway.studies.attribution import Settings, run
