@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from .. import sweep
-from ..edits import Edit, ablate, add, patch, project_out
+from ..edits import Edit, ablate, add, patch
 from ..errors import BadInput
 from ..prompts import Prompts
+from ..removals import project_out
 from ..sites import SITES, Place
 from ..tokens import shown
 from ..top import top_table

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..views import Picture, Table, mark
-from ..views.frame import circle, drawing, line, rect, text
-from ..views.lines import round_steps
+from ..views import Picture, Table, marked
+from ..views.frame import circle, drawing, line, rect, round_steps, text
 from ..wording import number, signed
 
 WIDE, LEFT, RIGHT, ROW = 460, 14, 66, 42
@@ -28,7 +27,7 @@ def spread(effect: float, controls: Mapping[str, Sequence[float]], what: str, un
     body += [text(x(v), rows * ROW + 18, f"{v:g}", "number", "middle") for v in steps]
     a, b = sorted((x(0.0), x(effect)))
     bar = rect(a, 19, max(b - a, 1.5), 14, "pos" if effect >= 0 else "neg", f"this edit: {signed(effect, 4)} {unit}")
-    body += [text(LEFT, 12, "this edit", "total-name"), mark(bar, (0, 0), row="this edit", value=effect)]
+    body += [text(LEFT, 12, "this edit", "total-name"), marked(bar, (0, 0), row="this edit", value=effect)]
     body.append(text(WIDE - RIGHT + 10, 30, signed(effect), "number"))
     table = [["this edit", "", signed(effect, 6)]]
     for i, (name, draws) in enumerate(controls.items(), 1):
@@ -37,7 +36,7 @@ def spread(effect: float, controls: Mapping[str, Sequence[float]], what: str, un
         body.append(line(x(min(draws)), y, x(max(draws)), y, "whisker"))
         for k, value in enumerate(sorted(draws)):
             dot = circle(x(value), y, 4, "dot line2", f"{name}: {signed(value, 4)} {unit}")
-            body.append(mark(dot, (i, k), row=name, value=value))
+            body.append(marked(dot, (i, k), row=name, value=value))
         body.append(text(WIDE - RIGHT + 10, y + 4, f"±{number(max(abs(v) for v in draws))}", "number"))
         table += [[name, str(k), signed(value, 6)] for k, value in enumerate(draws)]
     body.append(text(LEFT, rows * ROW + 34, unit, "small"))
