@@ -19,6 +19,8 @@ COMMANDS = {
     "study": "studies:study",
     "demo": "studies:demo",
     "report": "report:report",
+    "explore": "explore:explore",
+    "ask": "ask:ask",
     "replicate": "published:replicate",
 }
 """Command -> module:attribute in this package, in the order of the help. A new command is one line here."""

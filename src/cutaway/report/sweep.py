@@ -28,6 +28,12 @@ _HOW = {
 
 def sweep_page(found: xr.Dataset, facts: Mapping[str, Any]) -> str:
     """The page. `found` is as `studies.effects.effects` makes it; `facts` is the document that goes with it."""
+    title, subtitle, sections = sweep_sections(found, facts)
+    return render(title, subtitle, sections, facts)
+
+
+def sweep_sections(found: xr.Dataset, facts: Mapping[str, Any]) -> tuple[str, str, list[Section]]:
+    """Title, subtitle and sections of the page."""
     settings = facts["settings"]
     how, site, metric = (str(settings[key]) for key in ("how", "site", "metric"))
     shares = bool(np.isfinite(found["share"]).all())
@@ -61,7 +67,7 @@ def sweep_page(found: xr.Dataset, facts: Mapping[str, Any]) -> str:
         Section("How this was made", parts=made, folded=True),
     ]
     subtitle = f"Sweep of {site} · {found.attrs['model']} · {settings['task']}"
-    return render(shown_text(headline(found, settings)), subtitle, sections, facts)
+    return shown_text(headline(found, settings)), subtitle, sections
 
 
 def sweep_document(found: xr.Dataset, settings: Mapping[str, Any], command: str) -> dict[str, Any]:

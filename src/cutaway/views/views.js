@@ -106,10 +106,12 @@ function choose(places, from) {
     mark.classList.toggle("chosen", on);
     if (mark.getAttribute("role") === "option" || mark.getAttribute("role") === "gridcell") mark.setAttribute("aria-selected", String(on));
   }
-  for (const listen of listeners) listen(chosen, from);
+  for (const listen of listeners) if (listen.figure?.isConnected !== false) listen(chosen, from);
   for (const figure of document.querySelectorAll("figure.view")) noteChoice(figure, from);
-  const words = chosen ? Object.entries(chosen).map(([k, v]) => `${k}=${encodeURIComponent(v)}`).join("&") : "";
+  const words = [...new URLSearchParams(location.hash.slice(1))].filter(([k]) => !PLACES.includes(k)).concat(Object.entries(chosen || {}))
+    .map(([k, v]) => `${k}=${encodeURIComponent(v)}`).join("&");
   try { history.replaceState(null, "", words ? `#${words}` : location.pathname + location.search); } catch { /* in a frame */ }
+  document.dispatchEvent(new CustomEvent("cutaway:chosen", { detail: { places: chosen, from } }));
 }
 /** Under the figure where something was chosen: what it was, and where else on the page it is. */
 function noteChoice(figure, from) {
@@ -743,12 +745,17 @@ function theme() {
 // -- all together -----------------------------------------------------------------------------------------------------------
 
 function enhance(root) {
+  const gone = (one) => one.figure && !one.figure.isConnected; // a page that shows ever new figures forgets the old ones
+  listeners.splice(0, listeners.length, ...listeners.filter((one) => !gone(one)));
+  for (const key of once.keys()) if (typeof key !== "string" && !key.isConnected) once.delete(key);
   const figures = [...root.querySelectorAll("figure.view")].concat(root.matches?.("figure.view") ? [root] : []);
   for (const figure of figures) {
     if (figure.dataset.live !== undefined) continue;
     figure.dataset.live = "";
     const kind = once.get(figure.dataset.view);
+    const before = listeners.length;
     if (kind) once.set(figure, kind(figure, JSON.parse(figure.dataset.json)));
+    for (const listen of listeners.slice(before)) listen.figure = figure;
     enhanceMarks(figure);
     tools(figure);
   }
