@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -68,11 +69,11 @@ class Output:
         self.session.note(f"wrote {self.file}")
 
 
-def folder_of(path: str | None, files: tuple[str, ...] = ()) -> Path | None:
-    """The path, if it names a folder: not standard output, nor one of the single `files`, .json, .html and .txt."""
+def folder_of(path: str | None) -> Path | None:
+    """The path, if it names a folder: not standard output, nor what is written like a file (`.csv`, but not `.v2`)."""
     if path is None or path == "-":
         return None
-    single = Path(path).suffix in (".json", ".html", ".txt", *files) and not Path(path).is_dir()
+    single = re.fullmatch(r"\.[A-Za-z]{2,5}", Path(path).suffix) and not path.endswith("/") and not Path(path).is_dir()
     return None if single else Path(path)
 
 

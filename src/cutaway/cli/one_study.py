@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ..saving import check_folder_free, save_result
-from .deliver import Output
+from .deliver import Output, folder_of
 from .session import Session
-from .studies import _files, _folder, _page, _print
+from .studies import _files, _page, _print
 
 if TYPE_CHECKING:
     from ..studies.study import Study
@@ -23,7 +23,7 @@ def one_study(ctx: click.Context, as_json: bool, path: str | None, force: bool, 
         BadInput: the output cannot be written; nothing has run then.
     """
     session: Session = ctx.obj
-    folder = _folder(path)
+    folder = folder_of(path)
     out = Output(session, as_json, None if folder else path, force)
     out.check(".html")
     if folder:

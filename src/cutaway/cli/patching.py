@@ -77,7 +77,7 @@ def patch(
     writes result.zarr, result.json, report.html and command.txt.
     """
     session: Session = ctx.obj
-    folder = folder_of(path, (".csv",))
+    folder = folder_of(path)
     out = Output(session, as_json, None if folder else path, force)
     out.check(".csv", *([] if dry_run else [".html"]))
     if folder:

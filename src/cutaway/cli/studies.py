@@ -12,7 +12,6 @@ import click
 from ..saving import check_folder_free, document, new_folder, save_result, to_json, write_file
 from ..studies import STUDIES
 from ..wording import label, number, percent, prose
-from .deliver import folder_of
 from .group import Command, Group
 from .options import open_model, speech
 from .session import Session
@@ -46,9 +45,6 @@ STUDY_COMMANDS = {
 )
 def study() -> None:
     """One study end to end: checks, result as data, findings, and a page to read."""
-
-
-_folder = folder_of
 
 
 def _page(done: Study) -> str:
