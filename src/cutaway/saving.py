@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .disk import UNDONE, cannot_write, replace_file, sync_folder, umask
 from .errors import BadInput
 
 if TYPE_CHECKING:
@@ -60,21 +61,14 @@ def write_file(path: Path, data: str | bytes, force: bool = False) -> None:
 
     Raises:
         BadInput: something is there and `force` is not given, or the folder cannot be written to.
+        NoRoom: the disk is full.
     """
     check_free(path, force)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data if isinstance(data, bytes) else data.encode("utf-8", "backslashreplace"))
-            os.chmod(partial, 0o666 & ~_umask())
-            os.replace(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
+        replace_file(path, data if isinstance(data, bytes) else data.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error.strerror or error}.") from None
+        raise cannot_write(path, error) from None
 
 
 def check_free(path: Path, force: bool = False) -> None:
@@ -112,22 +106,24 @@ def new_folder(folder: Path, force: bool = False) -> Iterator[Path]:
 
     Raises:
         BadInput: something is there already (see `check_folder_free`), or the place cannot be written to.
+        NoRoom: the disk is full.
     """
     check_folder_free(folder, force)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        os.chmod(partial, 0o777 & ~_umask())
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=UNDONE, dir=folder.parent))
+        os.chmod(partial, 0o777 & ~umask())
         try:
             yield partial
             if folder.exists():
                 shutil.rmtree(folder)
             os.replace(partial, folder)
+            sync_folder(folder.parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
     except OSError as error:
-        raise BadInput(f"{folder} cannot be written: {error.strerror or error}.") from None
+        raise cannot_write(folder, error) from None
 
 
 def save_result(
@@ -141,6 +137,7 @@ def save_result(
 
     Raises:
         BadInput: something is there already (see `check_folder_free`), or the place cannot be written to.
+        NoRoom: the disk is full.
     """
     with new_folder(folder, force) as partial:
         _write_arrays(partial / "result.zarr", arrays)
@@ -240,9 +237,3 @@ def _free_strings(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.assign({k: v for k, v in text.items() if k in dataset.data_vars}).assign_coords(
         {k: v for k, v in text.items() if k in dataset.coords}
     ).assign_attrs(plain(dataset.attrs))  # fmt: skip
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

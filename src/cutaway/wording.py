@@ -41,8 +41,9 @@ def number(value: SupportsFloat, digits: int = 3) -> str:
         return "0"
     if not 1e-3 <= abs(value) < 1e5:
         return f"{value:.{digits - 1}e}"
-    places = digits - 1 - math.floor(math.log10(abs(value)))
-    return f"{value:.{min(max(places, 0), digits)}f}"
+    size = math.floor(math.log10(abs(value)))
+    places = min(max(digits - 1 - size, 0), max(digits, -size))  # no more than `digits` behind the point, but the first
+    return f"{value:.{places}f}"
 
 
 def signed(value: SupportsFloat, digits: int = 3) -> str:
