@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     short_help="A question of the explorer, answered here.",
     examples=(
         """cutaway ask '{"kind": "edit", "text": "The capital of Poland is", "edit": "zero", "place": "L3H1.z"}'""",
-        """cutaway ask '{"kind": "grid", "text": "The capital of Peru is", "other": "The capital of Chad is"}' """
-        "-o grid.html",
+        """cutaway ask '{"kind": "grid", "text": "He is", "other": "She is"}' --json""",
+        """cutaway ask '{"kind": "lens", "text": "The capital of Peru is"}' -o lens.html""",
     ),
 )
 @click.argument("question", nargs=-1, required=True)
