@@ -22,7 +22,7 @@ import wordy
 from cutaway.cli import run
 from cutaway.cli.group import COMMANDS
 from cutaway.cli.group import cutaway as root
-from cutaway.errors import BadInput, NoRoom
+from cutaway.errors import NoRoom
 from cutaway.saving import to_json, write_file
 
 HEAVY = {"torch", "xarray", "transformers", "numpy", "zarr", "jinja2", "rich"}
