@@ -16,7 +16,7 @@ from torch import nn
 import cutaway
 import wordy
 from cutaway.cli import run as command
-from cutaway.errors import BadInput
+from cutaway.errors import BadInput, NoRoom
 from cutaway.report.shared import study_page
 from cutaway.saving import open_result, save_result
 from cutaway.studies.attribution import Settings, demo, run
@@ -262,7 +262,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("cutaway.saving.write_file", fail)
     for name in ("r", "s"):
-        with pytest.raises(BadInput, match="No space left"):
+        with pytest.raises(NoRoom, match="No space left"):
             save_result(tmp_path / name, {"a": xr.Dataset({"x": ("i", [2.0])})}, {"schema_version": 1}, force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
     assert open_result(tmp_path / "r")[1]["old"] is True
