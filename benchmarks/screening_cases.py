@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -18,36 +18,34 @@ CONTEXT = 128
 """Tokens of a prompt, at most."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """A model from a configuration with random weights of a wide spread, so that no part of it does nothing."""
-
-    family: str
-    config: dict[str, Any] = field(repr=False)
-
-
 _NEOX = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 8}
 _LLAMA = {**_NEOX, "intermediate_size": 1376, "num_key_value_heads": 4}
-CONFIGS = {
-    "gpt2": Config("gpt2", {"n_embd": 512, "n_layer": 8, "n_head": 8}),
-    "gpt_neox": Config("gpt_neox", {**_NEOX, "rotary_pct": 0.25, "use_parallel_residual": True}),
-    "llama": Config("llama", _LLAMA),
+CONFIGS: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 512, "n_layer": 8, "n_head": 8},
+    "gpt_neox": {**_NEOX, "rotary_pct": 0.25, "use_parallel_residual": True},
+    "llama": _LLAMA,
 }
-COMMON = {"vocab_size": 3000, "initializer_range": 0.06, "bos_token_id": 0, "eos_token_id": 0}
+"""By family: models from configurations, with random weights."""
+COMMON = {"vocab_size": 3000, "bos_token_id": 0, "eos_token_id": 0}
+SPREADS = {"": 0.02, "wide": 0.06}
+"""Of the random weights: the usual one of these families, and one at which every layer turns the stream over."""
+MODELS = tuple(f"{family}{'-' * bool(wide)}{wide}" for wide in SPREADS for family in CONFIGS)
 KINDS = ("z", "q", "k", "v", "pattern", "neurons", "stream", "resid_pre", "zero z")
 """`stream`: three sites side by side; `neurons`: sets of them at every position; `zero z`: ablations; else patches."""
 
 
 def load(name: str) -> cutaway.Model:
-    """A model of `CONFIGS`, or one that was trained: `pocket`, or its folder."""
-    if name not in CONFIGS:
+    """A model of `MODELS`, or one that was trained: `pocket`, or its folder."""
+    if name not in MODELS:
         return cutaway.load(name)
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(20)
-    config = AutoConfig.for_model(CONFIGS[name].family, **CONFIGS[name].config, **COMMON)
-    return cutaway.Model(AutoModelForCausalLM.from_config(config).eval(), name=f"{name}, random weights")
+    family, _, wide = name.partition("-")
+    spread = SPREADS[wide]
+    config = AutoConfig.for_model(family, **CONFIGS[family], **COMMON, initializer_range=spread)
+    return cutaway.Model(AutoModelForCausalLM.from_config(config).eval(), name=f"{family}, weights of spread {spread}")
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,14 @@ from cutaway.disk import replace_file
 from cutaway.locking import exclusive
 from cutaway.saving import open_result
 
-PATCH = ["patch", "--task", "ioi", "--families", "12", "--site", "resid_pre"]
+PATCH = ["patch", "--task", "ioi", "--families", "8", "--site", "resid_pre"]
 STUDY = ["study", "ioi", "--families", "4", "--top", "2"]
 
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    with faults.small_shards():
+    with faults.small_shards(10**8):
         yield
 
 
@@ -168,7 +168,7 @@ def test_another_command_for_the_same_output(
     other = ["patch", "--task", "ioi", "--families", "3", "--site", "mlp_out", "-o", "part.csv"]
     assert run(other) == 2
     said = capsys.readouterr().err
-    assert "--families 12 --site resid_pre" in said and "--families 3 --site mlp_out" in said
+    assert "--families 8 --site resid_pre" in said and "--families 3 --site mlp_out" in said
     assert run([*other, "--force"]) == 0 and not Path("part.csv.partial").exists()
 
 

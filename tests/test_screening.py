@@ -109,6 +109,27 @@ def test_exact_cells_are_the_full_sweeps_and_the_model_is_untouched() -> None:
     assert 0 <= found.attrs["screened_missed_rate"] <= found.attrs["screened_missed_rate_at_most"] <= 1
 
 
+def test_a_screened_plan_says_what_is_estimated() -> None:
+    model = measured("gpt2")
+    ids, other = pair()
+    base, source = cutaway.Prompts(ids=ids, answers=ANSWERS, foils=FOILS), cutaway.Prompts(ids=other)
+    edits = cutaway.patch("z", source, positions="each")
+    whole = cutaway.sweep(model, base, edits, dry_run=True)
+    plan = cutaway.sweep(model, base, edits, screen=0.1, dry_run=True)
+    assert plan.n_cells == whole.n_cells and len(plan.variants) + plan.estimated == len(whole.variants)
+    left = {v.cell for v in whole.variants} - {v.cell for v in plan.variants}
+    exact = cutaway.sweep(model, base, edits, screen=0.1)["exact"].values.ravel()
+    assert left == set(np.flatnonzero(~exact).tolist())
+    assert f"{plan.estimated} are estimated" in plan.describe() and plan.flops < 0.3 * whole.flops
+
+
+def test_where_nothing_can_differ_everything_is_exact() -> None:
+    ids, _ = pair()
+    base, same = cutaway.Prompts(ids=ids, answers=ANSWERS, foils=FOILS), cutaway.Prompts(ids=ids.clone())
+    found = cutaway.sweep(measured("gpt2"), base, cutaway.patch("z", same), screen=0.1)
+    assert bool(found["exact"].all()) and bool((found["value"] == found["base"]).all())
+
+
 def test_what_is_chosen_costs_the_share_asked_for() -> None:
     rng = np.random.default_rng(5)
     estimates, costs = rng.normal(size=(1000, 3)), rng.uniform(1, 9, 800)

@@ -164,12 +164,13 @@ class Edit(Edits):
         choices.check_moves(model, site.name, layers, places, operations)
         extra = [Axis(name, tuple(labels)) for name, labels in self.variants]
         cells = []
+        change = _Changes(prompts)
         for choice in itertools.product(*(options for _, options in (chosen for _, chosen in axes))):
             (_, some_layers), (_, some_heads), (_, some_neurons), (_, (where, origin)), (_, some_keys) = choice
             for operation in operations:
                 cells.append(
                     tuple(
-                        _change(site.name, n, operation, prompts, where, origin, some_heads, some_neurons, some_keys)
+                        change(site.name, n, operation, where, origin, some_heads, some_neurons, some_keys)
                         for n in some_layers
                     )
                 )
@@ -424,21 +425,29 @@ def _is_prompts(function: str, name: str, value: Any) -> None:
         )
 
 
-def _change(
-    site: str,
-    layer: int,
-    operation: Operation,
-    prompts: Prompts,
-    where: np.ndarray,
-    origin: np.ndarray | None,
-    heads: tuple[int, ...] | None,
-    neurons: tuple[int, ...] | None,
-    keys: np.ndarray | None,
-) -> Change:
-    changed = operation.changed(where, site, layer, prompts, origin)
-    if site == "embed":
-        site = "resid_pre"
-    return Change(site, layer, operation, where, changed, heads, neurons, keys, origin)
+class _Changes:
+    """Makes the changes of a grid; those of the same tokens share one array that says which of these really change."""
+
+    def __init__(self, prompts: Prompts) -> None:
+        self.prompts = prompts
+        self.changed: dict[tuple, np.ndarray] = {}
+
+    def __call__(
+        self,
+        site: str,
+        layer: int,
+        operation: Operation,
+        where: np.ndarray,
+        origin: np.ndarray | None,
+        heads: tuple[int, ...] | None,
+        neurons: tuple[int, ...] | None,
+        keys: np.ndarray | None,
+    ) -> Change:
+        alike = (layer, id(operation), id(where), id(origin))
+        if alike not in self.changed:
+            self.changed[alike] = operation.changed(where, site, layer, self.prompts, origin)
+        place = "resid_pre" if site == "embed" else site
+        return Change(place, layer, operation, where, self.changed[alike], heads, neurons, keys, origin)
 
 
 def _vectors(given: Any) -> tuple[tuple | None, list[Any]]:

@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 
 from .editing import EditTap, Task, whole_rows
-from .edits import Cell, Edits, Grid, as_edits, patch
+from .edits import Edits, Grid, as_edits, patch
 from .errors import BadInput
 from .finite import NotFinite
 from .following import recorded_tokens
@@ -27,7 +27,7 @@ from .manifest import manifest
 from .metrics import Metric, as_metric, logit_diff, renamed
 from .operations import unique
 from .paths import engine
-from .plan import TOKENS, Plan, make_plan
+from .plan import TOKENS, Plan, compile_cells, make_plan
 from .prompts import Prompts, Read
 from .readings import Readings
 from .recording import recorded
@@ -94,21 +94,25 @@ def sweep(
     metrics = _metrics(metric)
     grid = edits.compile(model, base)
     readings = Readings(model, base, metrics, read)
-    screened = None if screen is None else Screened(model, base, grid, readings, screen, seed, budget)
-    cells = grid.cells if screened is None else tuple(grid.cells[i] for i in screened.chosen.cells)
     ways = engine(model)
-    sources = unique(source for cell in cells for c in cell for source in c.operation.sources)
-    n_recorded = recorded_tokens(base, sources, ways.rules is not None)
+    reads, lengths = readings.at.numpy(), base.lengths.numpy()
+    variants = compile_cells(grid.cells, ways.shape, lengths, reads)
+    sources = unique(source for v in variants for c in v.all_changes for source in c.operation.sources)
     planned = partial(
         make_plan,
-        cells,
-        ways.shape,
-        base.lengths.numpy(),
-        readings.at.numpy(),
-        recorded=n_recorded,
+        shape=ways.shape,
+        lengths=lengths,
+        reads=reads,
+        n_cells=len(grid.cells),
+        recorded=recorded_tokens(base, sources, ways.rules is not None),
         logits=readings.whole_rows,
     )
-    plan = planned(budget)
+    screened = None
+    if screen is not None:
+        screened = Screened(model, base, grid, readings, planned(variants, budget=budget), screen, seed)
+        planned = partial(planned, estimated=len(screened.left))
+        variants = screened.variants
+    plan = planned(variants, budget=budget)
     if dry_run:
         return plan
     references = unique(edits.references) if reference is None else [reference]
@@ -120,7 +124,7 @@ def sweep(
     ), budget) as shards:  # fmt: skip
         budgets = [budget] if shards is None else shards.budgets
         if budgets[-1] != budget:
-            plan = planned(budgets[-1])
+            plan = planned(variants, budget=budgets[-1])
         while True:
             aim = Aim(model, base, references[0], metrics, read) if comparable else None
             try:
@@ -128,13 +132,13 @@ def sweep(
                 values, own = run(model, ways, base, plan, readings, aim, done, kept, shards)
                 break
             except NotFinite as error:
-                where = "" if error.cell is None else f" Cell: {_cell(grid, cells, error.cell)}."
+                where = "" if error.cell is None else f" Cell: {_cell(grid, error.cell)}."
                 raise NotFinite(f"{error}{where}") from None
             except RuntimeError as error:  # torch.OutOfMemoryError is one, and so is the CPU allocator's
                 if "memory" not in str(error).lower() or budgets[-1] <= 1:
                     raise
                 smaller = budgets[-1] // 2
-                plan = planned(smaller)
+                plan = planned(variants, budget=smaller)
                 if shards is None:
                     budgets.append(smaller)
                 else:
@@ -183,10 +187,9 @@ def _store(folder: str | Path | None, facts: Callable[[], dict[str, Any]], budge
     return nullcontext() if where is None else opened(where, facts(), budget)
 
 
-def _cell(grid: Grid, cells: Sequence[Cell], index: int) -> str:
-    """A cell's labels; `cells` are those that were run."""
-    number = next(i for i, cell in enumerate(grid.cells) if cell is cells[index])
-    at = np.unravel_index(number, grid.shape) if grid.axes else ()
+def _cell(grid: Grid, index: int) -> str:
+    """A cell's labels."""
+    at = np.unravel_index(index, grid.shape) if grid.axes else ()
     return ", ".join(f"{a.name} {a.labels[i]}" for a, i in zip(grid.axes, at, strict=True)) or "the only one"
 
 

@@ -17,7 +17,7 @@ from .calls import BlockRules, measure_calls
 from .edits import Edits, ablate, patch
 from .errors import Refused
 from .memory import Sizes
-from .plan import Layer, Shape, make_plan
+from .plan import Layer, Shape, compile_cells, make_plan
 from .prompts import Prompts
 from .recording import recorded
 from .replay import Wave
@@ -183,7 +183,8 @@ def _disagreement(model: Model, base: Prompts, edits: Edits, rules: Any, shape: 
     """Largest difference of the wave to full forwards, relative to the size of what is left at the end."""
     grid = edits.compile(model, base)
     reads = torch.stack([base.at(-1), base.at(-2)], 1).numpy()
-    plan = make_plan(grid.cells, shape, base.lengths.numpy(), reads, 256)
+    variants = compile_cells(grid.cells, shape, base.lengths.numpy(), reads)
+    plan = make_plan(variants, shape, base.lengths.numpy(), reads, len(grid.cells), 256)
     which = np.arange(len(base))
     worst = 0.0
     with steady(model.hf):

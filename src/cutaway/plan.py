@@ -8,7 +8,7 @@ stated number of tokens; the plan alone decides them, so the same plan gives the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -62,6 +62,7 @@ class Variant:
     changes: tuple[Change, ...]  # made on the way up
     touched: np.ndarray = field(repr=False)  # [prompt] whether anything it reads can differ
     adds: bool = False  # the one change inside is added to what leaves that block, of which nothing is run
+    flops: int = 0
 
     @property
     def all_changes(self) -> tuple[Change, ...]:
@@ -90,11 +91,12 @@ class Plan:
     full_flops: int
     flops: int
     memory: Memory
+    estimated: int = 0  # cells that can differ and are not run, because a screened sweep estimates them
 
     @property
     def answers(self) -> list[int]:
         """Layers that some variant enters half-way."""
-        return sorted({v.entry - 1 for v in self.variants if v.inside and not v.adds})
+        return half_way(self.variants)
 
     def cells_of(self, block: int) -> np.ndarray:
         """The cells of a block of chunks."""
@@ -108,9 +110,11 @@ class Plan:
     def describe(self) -> str:
         """The plan in words."""
         waves = len(self.groups) * len(self.chunks)
+        equal = self.n_cells - len(self.variants) - self.estimated
+        estimated = f"{self.estimated} are estimated, " if self.estimated else ""
         return (
-            f"{self.n_cells} cells x {self.n_prompts} prompts: {self.n_cells - len(self.variants)} cells equal "
-            f"the base, {len(self.variants)} run in {waves} waves of at most {self.budget} tokens; "
+            f"{self.n_cells} cells x {self.n_prompts} prompts: {equal} cells equal "
+            f"the base, {estimated}{len(self.variants)} run in {waves} waves of at most {self.budget} tokens; "
             f"{self.flops / 1e9:.3g} GFLOP, {100 * self.share:.3g} % of one full forward a cell; "
             f"about {self.memory.total / 1e6:.3g} MB beside the weights"
         )
@@ -149,65 +153,85 @@ def _time(change: Change, n_layers: int) -> int:
     return 2 * change.layer + 1
 
 
-def make_plan(
-    cells: Sequence[Cell],
-    shape: Shape,
-    lengths: np.ndarray,
-    reads: np.ndarray,
-    budget: int = TOKENS,
-    recorded: int | None = None,
-    logits: int = 0,
-) -> Plan:
-    """Plan a sweep.
+def compile_cells(cells: Sequence[Cell], shape: Shape, lengths: np.ndarray, reads: np.ndarray) -> list[Variant]:
+    """The cells that can differ from the base where metrics read, in the order in which they enter.
 
     Args:
         cells: what each cell changes.
         shape: the model's.
         lengths: tokens of each prompt.
         reads: [prompt, read] positions that metrics read.
+    """
+    n_prompts, end = len(lengths), int(reads.max()) + 1
+    run = sum(layer.flops for layer in shape.layers) * int(lengths.sum())
+    # Cells of a grid share their arrays: what follows from these is found once.
+    reached: dict[tuple[int, ...], tuple[np.ndarray, int]] = {}
+    costs: dict[tuple, int] = {}
+    variants = []
+    for i, cell in enumerate(cells):
+        tokens = _tokens(cell)
+        if tokens not in reached:
+            reached[tokens] = _reach(cell, reads, end)
+        touched, first = reached[tokens]
+        if first == end:
+            continue
+        entry, inside, adds = enter(cell, shape)
+        rest = tuple(change for change in cell if not any(change is c for c in inside)) if inside else cell
+        alike = (entry, first, adds, _tokens(inside))
+        if alike not in costs:
+            one = Variant(i, entry, first, inside, rest, touched, adds)
+            costs[alike] = run if shape.full else cost(one, shape, end, n_prompts, reads.shape[1])
+        variants.append(Variant(i, entry, first, inside, rest, touched, adds, costs[alike]))
+    return sorted(variants, key=lambda v: (v.entry, v.first))
+
+
+def _tokens(changes: Sequence[Change]) -> tuple[int, ...]:
+    return tuple(id(change.changed) for change in changes)
+
+
+def _reach(cell: Cell, reads: np.ndarray, end: int) -> tuple[np.ndarray, int]:
+    """([prompt] whether anything it reads can differ, the first position that can; `end` if nothing)."""
+    changed = np.zeros((len(reads), end), bool)
+    for change in cell:
+        changed |= change.changed[:, :end]
+    touched = (np.where(changed.any(1), changed.argmax(1), end) <= reads.max(1)) & changed.any(1)
+    first = int(np.nonzero(changed[touched].any(0))[0][0]) if touched.any() else end
+    return touched, first
+
+
+def make_plan(
+    variants: Sequence[Variant],
+    shape: Shape,
+    lengths: np.ndarray,
+    reads: np.ndarray,
+    n_cells: int,
+    budget: int = TOKENS,
+    recorded: int | None = None,
+    logits: int = 0,
+    estimated: int = 0,
+) -> Plan:
+    """Plan a sweep.
+
+    Args:
+        variants: the cells to be run, as `compile_cells` gives them.
+        shape, lengths, reads: as there.
+        n_cells: of the whole grid.
         budget: tokens a chunk may hold.
         recorded: tokens of the runs that are recorded before, the base's and each source's (default: the base's).
         logits: whole rows of logits that metrics hold at once.
+        estimated: cells that can differ and are not run.
     """
     n_prompts, end = len(lengths), int(reads.max()) + 1
-    variants = []
-    for i, cell in enumerate(cells):
-        changed = np.zeros((n_prompts, end), bool)
-        for change in cell:
-            changed |= change.changed[:, :end]
-        touched = (np.where(changed.any(1), changed.argmax(1), end) <= reads.max(1)) & changed.any(1)
-        if not touched.any():
-            continue
-        entry, inside, adds = enter(cell, shape)
-        first = int(np.nonzero(changed[touched].any(0))[0][0])
-        rest = tuple(change for change in cell if not any(change is c for c in inside))
-        variants.append(Variant(i, entry, first, inside, rest, touched, adds))
-    variants.sort(key=lambda v: (v.entry, v.first))
     size = max(1, min(n_prompts, budget // max(end, 1)))
     groups = tuple(np.arange(start, min(start + size, n_prompts)) for start in range(0, n_prompts, size))
     chunks = tuple(_chunks(variants, end, max(1, budget // size)))
     token = sum(layer.flops for layer in shape.layers)
     run = token * int(lengths.sum())
-    full = len(cells) * (run + shape.vocab_flops * n_prompts)
-    flops = run if recorded is None else token * recorded
-    costs = [run if shape.full else cost(v, shape, end, n_prompts, reads.shape[1]) for v in variants]
-    flops += sum(costs)
-    work = [sum(costs[i] for i in chunk) * size // n_prompts + CALL * shape.n_layers for chunk in chunks]
+    full = n_cells * (run + shape.vocab_flops * n_prompts)
+    flops = (run if recorded is None else token * recorded) + sum(v.flops for v in variants)
+    work = [sum(variants[i].flops for i in chunk) * size // n_prompts + CALL * shape.n_layers for chunk in chunks]
     longest = max((sum(end - variants[i].first for i in chunk) for chunk in chunks), default=0)
     changes = [c for v in variants for c in v.all_changes]
-    plan = Plan(
-        groups=groups,
-        variants=tuple(variants),
-        chunks=chunks,
-        blocks=tuple(_blocks(work)),
-        n_cells=len(cells),
-        n_prompts=n_prompts,
-        end=end,
-        budget=budget,
-        full_flops=full,
-        flops=flops,
-        memory=Memory(0, 0, 0),
-    )
     memory = estimate(
         shape.sizes,
         shape.n_layers,
@@ -217,12 +241,30 @@ def make_plan(
         prefix=max((v.first for v in variants), default=0),
         runs=1 + len(unique(s for c in changes for s in c.operation.sources)),
         sites=[(c.site, c.layer) for c in changes],
-        answers=len(plan.answers),
+        answers=len(half_way(variants)),
         logits=min(logits, max((len(c) for c in chunks), default=1) * reads.shape[1]),
-        cells=len(cells),
-        results=len(cells) * n_prompts * reads.shape[1],
+        cells=n_cells,
+        results=n_cells * n_prompts * reads.shape[1],
     )
-    return replace(plan, memory=memory)
+    return Plan(
+        groups=groups,
+        variants=tuple(variants),
+        chunks=chunks,
+        blocks=tuple(_blocks(work)),
+        n_cells=n_cells,
+        n_prompts=n_prompts,
+        end=end,
+        budget=budget,
+        full_flops=full,
+        flops=flops,
+        memory=memory,
+        estimated=estimated,
+    )
+
+
+def half_way(variants: Sequence[Variant]) -> list[int]:
+    """Layers that some variant enters half-way."""
+    return sorted({v.entry - 1 for v in variants if v.inside and not v.adds})
 
 
 def cost(variant: Variant, shape: Shape, end: int, n_prompts: int, n_reads: int) -> int:

@@ -146,29 +146,81 @@ def save_result(
             write_file(partial / name, text)
 
 
-def open_result(folder: str | Path) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
-    """The arrays of a result folder by name, and its JSON document.
+def open_result(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays of a result folder by name, each the Dataset or DataArray that was saved, and its JSON document.
 
     Raises:
         BadInput: it is no result folder, or one of a later version.
     """
     import xarray as xr
 
+    from . import accessor as accessor  # results can show themselves
+
     folder = Path(folder)
+    facts = _read_facts(folder)
+    if not (folder / "result.zarr").is_dir():
+        raise BadInput(f"{folder} has no arrays: there is no result.zarr in it.")
+    with xr.open_datatree(folder / "result.zarr", engine="zarr", consolidated=False) as tree:
+        return {name: _restored(node.to_dataset().load()) for name, node in tree.children.items()}, facts
+
+
+def result_kind(folder: str | Path) -> str:
+    """What a result folder holds, such as `study ioi` or `patch`.
+
+    Raises:
+        BadInput: it is no result folder, or one of another version.
+    """
+    return str(_read_facts(Path(folder))["kind"])
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
     if not (folder / "result.json").is_file():
         raise BadInput(f"{folder} is no result folder: it has no result.json.")
-    facts = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    if facts.get("schema_version") != SCHEMA_VERSION:
-        raise BadInput(f"{folder} has schema version {facts.get('schema_version')}; this is version {SCHEMA_VERSION}.")
-    with xr.open_datatree(folder / "result.zarr", engine="zarr", consolidated=False) as tree:
-        return {name: node.to_dataset().load() for name, node in tree.children.items()}, facts
+    try:
+        facts = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        version = facts.get("schema_version")
+    except (ValueError, AttributeError) as error:
+        raise BadInput(f"{folder / 'result.json'} cannot be read as a result: {error}.") from None
+    if version != SCHEMA_VERSION:
+        raise BadInput(f"{folder} has schema version {version}; this is version {SCHEMA_VERSION}.")
+    return facts
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, xr.Dataset | xr.DataArray]) -> None:
     import xarray as xr
 
-    tree = {f"/{name}": _free_strings(_as_dataset(array)) for name, array in arrays.items()}
+    tree = {f"/{name}": _marked(_free_strings(_as_dataset(array)), array) for name, array in arrays.items()}
     xr.DataTree.from_dict(tree).to_zarr(path, mode="w-", consolidated=False)
+
+
+_ONE = "saved_from"  # attribute of a group that was one array: the array's name
+
+
+def _marked(dataset: xr.Dataset, array: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    import xarray as xr
+
+    return dataset.assign_attrs({_ONE: str(array.name or "")}) if isinstance(array, xr.DataArray) else dataset
+
+
+def _restored(dataset: xr.Dataset) -> xr.Dataset | xr.DataArray:
+    """As it was before saving: one array where it was one, text as text, coordinates in the order of their names."""
+    words = [name for name, v in dataset.variables.items() if v.dtype.kind in "OT"]
+    text = {name: dataset.variables[name].copy(data=_fixed(dataset.variables[name].values)) for name in words}
+    dataset = dataset.assign({k: v for k, v in text.items() if k in dataset.data_vars}).assign_coords(
+        {k: v for k, v in text.items() if k in dataset.coords}
+    )
+    if _ONE not in dataset.attrs:
+        return dataset
+    name = dataset.attrs[_ONE]
+    array = dataset[name or "value"].rename(name or None)
+    return array.assign_attrs({k: v for k, v in dataset.attrs.items() if k != _ONE})
+
+
+def _fixed(text: Any) -> Any:
+    """Text as numpy keeps it, from whatever Zarr keeps it as."""
+    import numpy as np
+
+    return np.asarray(text, dtype=object).astype(str)
 
 
 def _as_dataset(array: xr.Dataset | xr.DataArray) -> xr.Dataset:

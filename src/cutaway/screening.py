@@ -17,7 +17,7 @@ from .errors import BadInput, Refused
 from .estimating import estimate
 from .operations import Zero
 from .paths import engine
-from .plan import cost, make_plan
+from .plan import Plan
 from .prompts import Prompts
 from .readings import Readings
 from .recording import mean_tables, recorded
@@ -97,7 +97,7 @@ def missed(effect: np.ndarray, chosen: Chosen, above: float | None) -> dict[str,
 
 
 class Screened:
-    """A grid of which only some cells are computed.
+    """A grid of which only some cells are computed: of those of a plan the `variants`, the cells `left` are not.
 
     Raises:
         BadInput: several metrics or read positions, or a metric or edit without a slope.
@@ -105,7 +105,7 @@ class Screened:
     """
 
     def __init__(
-        self, model: Model, base: Prompts, grid: Grid, readings: Readings, share: float, seed: int, budget: int
+        self, model: Model, base: Prompts, grid: Grid, readings: Readings, plan: Plan, share: float, seed: int
     ) -> None:
         if len(readings.metrics) != 1 or readings.at.shape[1] != 1:
             raise BadInput("A screened sweep has one metric, read at one position. Sweep once for each.")
@@ -114,39 +114,37 @@ class Screened:
             raise Refused(
                 f"Screening calls blocks on their own, and for {model.name} sweeps use {ways.path}. Sweep without it."
             )
-        plan = make_plan(grid.cells, ways.shape, base.lengths.numpy(), readings.at.numpy(), budget)
-        changes = [c for cell in grid.cells for c in cell]
+        live = np.array([v.cell for v in plan.variants], int)
+        cells = [grid.cells[i] for i in live]
+        changes = [c for cell in cells for c in cell]
         softmaxes = {c.layer: c for c in changes if c.site in SOFTMAX}
         patterns = [replace(c, site="pattern", operation=Zero()) for c in softmaxes.values()]
-        self.n_cells = len(grid.cells)
-        self.live = np.array([v.cell for v in plan.variants], int)
-        costs = np.array([cost(v, ways.shape, plan.end, len(base), 1) for v in plan.variants], float)
-        groups, tables = [], mean_tables(model, changes)
-        for which in plan.groups:
+        tables = mean_tables(model, changes)
+        self.estimate = np.zeros((plan.n_cells, plan.n_prompts))
+        for which in plan.groups if cells else ():
             with steady(model.hf):
                 runs = recorded(model, base, which, [*changes, *patterns], ways.rules, plan.answers, tables)
             group = base[which.tolist()]
-            groups.append(estimate(model, group, grid.cells, readings.metrics[0], readings, runs))
-        estimates = np.concatenate(groups, axis=1)
-        self.estimate = np.zeros_like(estimates)
-        self.estimate[self.live] = estimates[self.live]
-        self.chosen = choose(self.estimate, share, seed, self.live, costs)
+            self.estimate[np.ix_(live, which)] = estimate(model, group, cells, readings.metrics[0], readings, runs)
         # What is recorded for one group of prompts is what a sweep holds anyway; for several they are recorded again.
-        self.runs: Recorded | None = runs if len(plan.groups) == 1 else None
+        self.runs: Recorded | None = runs if len(plan.groups) == 1 and cells else None
+        costs = np.array([v.flops for v in plan.variants], float)
+        self.chosen = choose(self.estimate, share, seed, live, costs)
+        self.left = np.setdiff1d(live, self.chosen.cells)
+        run = set(self.chosen.cells.tolist())
+        self.variants = [v for v in plan.variants if v.cell in run]
 
     def fill(self, values: list[np.ndarray], own: list[np.ndarray]) -> list[np.ndarray]:
-        """Estimates for all cells, exact values for those that were computed."""
-        whole = own[0][None] + self.estimate[:, :, None]
-        whole[self.chosen.cells] = values[0]
-        self.effect = (values[0] - own[0][None])[:, :, 0].mean(1)
-        return [whole]
+        """Estimates in the place of the cells that were left out."""
+        self.effect = (values[0] - own[0][None])[self.chosen.cells, :, 0].mean(1)
+        values[0][self.left] = own[0][None] + self.estimate[self.left, :, None]
+        return values
 
     def mark(self, dataset: xr.Dataset, grid: Grid, above: float | None) -> xr.Dataset:
         """The dataset with what is exact, what was estimated, and what the sample says."""
         axes = [a.name for a in grid.axes]
-        exact = np.ones(self.n_cells, bool)  # those that cannot differ from the base are
-        exact[self.live] = False
-        exact[self.chosen.cells] = True
+        exact = np.ones(len(self.estimate), bool)  # those that cannot differ from the base are
+        exact[self.left] = False
         estimates = np.moveaxis(self.estimate.reshape(*grid.shape, -1), -1, 0)
         dataset = dataset.assign(exact=(axes, exact.reshape(grid.shape)), estimate=(["prompt", *axes], estimates))
         return dataset.assign_attrs(missed(self.effect, self.chosen, above))

@@ -74,16 +74,17 @@ class Softmaxes:
         self.model, self.prompts, self.slopes, self.runs = model, prompts, slopes, runs
         self.group, self.end = runs.chosen.numpy(), prompts.n_positions
         self.moved: dict[tuple, _Moved] = {}
-        self.by_set: dict[tuple, np.ndarray] = {}  # k: [prompt, kv_head] of each set of positions
+        self.by_set: dict[tuple, np.ndarray] = {}  # [prompt, head or kv_head] of each set of positions
 
     def effect(self, change: Change) -> np.ndarray:  # [prompt, head or kv_head]
         """The estimated effect of a change of all heads; they do not see each other. `run` must have had it."""
-        if change.site == "k":
-            return self.by_set[(*_operation(change), change.where.tobytes())]
-        rows = self.moved[_operation(change)].by_query
-        assert rows is not None
-        where = torch.from_numpy(change.where[self.group][:, : self.end])
-        return (rows * where[..., None]).sum(1).numpy()
+        key = (*_operation(change), id(change.where))
+        if key not in self.by_set:
+            rows = self.moved[_operation(change)].by_query
+            assert rows is not None
+            where = torch.from_numpy(change.where[self.group][:, : self.end])
+            self.by_set[key] = (rows * where[..., None]).sum(1).numpy()
+        return self.by_set[key]
 
     def run(self, changes: Sequence[Change]) -> None:
         """The attention of each layer runs once for its queries, and twice for its keys."""
@@ -124,9 +125,9 @@ class Softmaxes:
 
     def _sets(self, changes: Sequence[Change], old: Tensor, slope: Tensor) -> None:
         """The effect of changed keys at each set of positions."""
-        by_operation: dict[tuple, dict[bytes, np.ndarray]] = {}
-        for c in changes:
-            by_operation.setdefault(_operation(c), {})[c.where.tobytes()] = c.where[self.group][:, : self.end]
+        by_operation: dict[tuple, dict[int, np.ndarray]] = {}
+        for c in {(_operation(c), id(c.where)): c for c in changes}.values():
+            by_operation.setdefault(_operation(c), {})[id(c.where)] = c.where[self.group][:, : self.end]
         attention = None if not changes else self.model.anatomy.blocks[changes[0].layer].attention
         for operation, sets in by_operation.items():
             weights = self.moved[operation].weights

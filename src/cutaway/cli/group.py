@@ -20,6 +20,9 @@ COMMANDS = {
     "study": "studies:study",
     "demo": "studies:demo",
     "resume": "resuming:resume",
+    "report": "report:report",
+    "explore": "explore:explore",
+    "ask": "ask:ask",
     "replicate": "published:replicate",
 }
 """Command -> module:attribute in this package, in the order of the help. A new command is one line here."""

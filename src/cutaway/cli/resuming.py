@@ -21,6 +21,7 @@ from .unfinished import RUN, partial_of, read_run
     examples=(
         "cutaway resume ioi",
         "cutaway resume capitals.csv",
+        "cutaway resume capitals.csv --quiet",
     ),
 )
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUTPUT")
