@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-all: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,browser,lint]'
 	touch $@ $(VENV)/.installed
 
 # Beside TransformerLens, nnsight and plain hooks, each in its own environment. Quick: make bench BENCH=--quick

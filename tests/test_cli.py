@@ -22,7 +22,7 @@ import wordy
 from cutaway.cli import run
 from cutaway.cli.group import COMMANDS
 from cutaway.cli.group import cutaway as root
-from cutaway.errors import BadInput
+from cutaway.errors import NoRoom
 from cutaway.saving import to_json, write_file
 
 HEAVY = {"torch", "xarray", "transformers", "numpy", "zarr", "jinja2", "rich"}
@@ -292,7 +292,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path: Path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(BadInput, match="No space left"):
+    with pytest.raises(NoRoom, match="No space left"):
         write_file(path, "new", force=True)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]

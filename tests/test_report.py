@@ -17,16 +17,16 @@ import xarray as xr
 import cutaway
 import wordy
 from cutaway import views
+from cutaway.figures import contributions, largest
 from cutaway.report.page import Cell, Section, Table, Verbatim, inert_json, render
-from cutaway.report.pieces import contributions, largest
 from cutaway.report.shared import index_page, study_page
 from cutaway.studies import STUDIES
 from cutaway.studies.attribution import Settings, run
-from cutaway.views.frame import STYLE
+from cutaway.views.frame import SCRIPT, STYLE
 
 TAGS = (
     "html head meta title style body header main section details summary h1 h2 p span div figure figcaption table "
-    "caption thead tbody tr th td pre ul li a svg g text rect line polyline polygon circle script"
+    "caption thead tbody tfoot tr th td pre code ul li a svg g text rect line polyline polygon circle script"
 )
 
 
@@ -43,7 +43,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag != "meta":  # elements of a picture close themselves, or hold what they say when pointed at
+        if tag not in ("meta", "input"):
             self._open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -58,7 +58,7 @@ class Page(HTMLParser):
 
     @property
     def data(self) -> dict:
-        return json.loads("".join(self.texts["script"]))
+        return json.JSONDecoder().raw_decode("".join(self.texts["script"]))[0]
 
 
 def check_inert(text: str) -> Page:
@@ -66,21 +66,30 @@ def check_inert(text: str) -> Page:
     page = Page(text)
     assert {tag for tag, _ in page.tags} <= set(TAGS.split())
     scripts = [attrs for tag, attrs in page.tags if tag == "script"]
-    assert scripts == [{"type": "application/json", "id": "data"}]
+    assert scripts == [{"type": "application/json", "id": "data"}, {}]
     for tag, attrs in page.tags:
         assert not [
             name for name in attrs if name.startswith("on") or name in ("style", "src", "srcset", "background")
         ], tag
         if "href" in attrs:
             assert tag == "a" and re.fullmatch(r"[a-z_]+/[a-z]+\.(html|json)", attrs["href"] or "")
-    assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {"http://www.w3.org/2000/svg"}
+    addresses = set(re.findall(r"https?://[^\s\"'<]+", text))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xhtml"}
     assert "@import" not in text and "url(" not in text
     policy = next(attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
     assert style is not None and policy is not None
-    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
-    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    script = text.rpartition("<script>")[2].partition("</script>")[0]
+    assert script == SCRIPT.read_text(encoding="utf-8")
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src {digest(style[1])}; script-src {digest(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
     return page
+
+
+def digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +101,7 @@ def nasty_study():
 
 def test_hostile_tokens_are_inert_in_a_whole_report(nasty_study) -> None:
     page = check_inert(study_page(nasty_study))
-    seen = " ".join(page.texts["td"])
+    seen = " ".join(page.texts["td"] + page.texts["span"])
     for token in ("<b>", "&nbsp;", r"$\frac$", "]]>", "{{", "{%", "%s", "⟨U+202E⟩abc", "⟨U+200B⟩"):
         assert token in seen, token
     assert not re.search("[\x00-\x08\x0b-\x1f\u202e\u2028\u200b]", study_page(nasty_study))
@@ -136,11 +145,13 @@ def test_tables_have_captions_and_scopes_and_pictures_have_words(nasty_study) ->
     count = [tag for tag, _ in page.tags].count
     assert count("table") == count("caption") > 8
     assert all(attrs.get("scope") in ("col", "row") for tag, attrs in page.tags if tag == "th")
-    pictures = [attrs for tag, attrs in page.tags if tag == "svg"]
+    pictures = [attrs for tag, attrs in page.tags if tag == "svg" and attrs.get("aria-hidden") != "true"]
     assert len(pictures) >= 5
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in pictures)
     words = [attrs for tag, attrs in page.tags if tag == "span" and attrs.get("class") == "words"]
-    assert len(words) == len(pictures)
+    assert len(words) >= len(pictures)
+    views_of = [attrs for tag, attrs in page.tags if tag == "figure" and attrs["data-view"] != "verbatim"]
+    assert len(words) == len(views_of)
 
 
 def test_the_title_is_the_finding_and_the_index_leads_to_the_reports(nasty_study) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 import cutaway
 import wordy
 from cutaway.cli import run as command
-from cutaway.errors import BadInput
+from cutaway.errors import BadInput, NoRoom
 from cutaway.report.shared import study_page
 from cutaway.saving import open_result, save_result
 from cutaway.studies.attribution import Settings, demo, run
@@ -206,7 +206,7 @@ def test_a_model_that_looks_ahead_is_noticed_and_the_study_says_so() -> None:
 
 def test_what_the_model_does_not_permit_is_named_and_the_rest_is_done() -> None:
     study = run(wordy.model("mamba"), ASK)
-    assert set(study.refused) == {"attribution by head", "attribution by source"}
+    assert set(study.refused) == {"attribution by head", "attribution by source", "attention"}
     assert "by_component" in study.arrays and study.ok
 
 
@@ -231,7 +231,8 @@ def test_the_folder_reads_back_to_the_same_numbers(tmp_path: Path, capsys: pytes
     assert facts["command"].startswith("cutaway study attribution -m ")
     for name, array in want.arrays.items():
         made = array if isinstance(array, xr.Dataset) else array.to_dataset(name=array.name)
-        xr.testing.assert_allclose(arrays[name], made)
+        xr.testing.assert_allclose(arrays[name], array)
+        assert type(arrays[name]) is type(array)
         for variable in made.data_vars:
             data = np.asarray(facts["arrays"][name]["data_vars"][variable]["data"])
             if data.dtype.kind in "if":
@@ -261,7 +262,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("cutaway.saving.write_file", fail)
     for name in ("r", "s"):
-        with pytest.raises(BadInput, match="No space left"):
+        with pytest.raises(NoRoom, match="No space left"):
             save_result(tmp_path / name, {"a": xr.Dataset({"x": ("i", [2.0])})}, {"schema_version": 1}, force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
     assert open_result(tmp_path / "r")[1]["old"] is True

@@ -324,8 +324,8 @@ def test_result_folder_and_page(tmp_path):
     for heading in ("Findings", "Effect, layer by layer", "Against controls", "Variance and effect", "The stream",
                     "Token by token", "Checks"):  # fmt: skip
         assert f"{heading}</h2>" in page
-    assert "<script>" not in page and "style=" not in page.split("</style>")[1]
-    assert page.count("<figure>") >= 16 and 'class="colored"' in page
+    assert page.count("<script") == 2 and "style=" not in page.split("</style>")[1].split("<script>")[0]
+    assert page.count("<figure class=") >= 16 and 'class="colored"' in page
 
 
 # -- texts ----------------------------------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ _HOME = {
     "bos_sensitivity": "readout.bos",
     "head_scores": "readout.head_scores",
     "role_attention": "readout.head_scores",
+    "attention_patterns": "readout.patterns",
     "rotations": "geometry.rotations",
     "fit_subspaces": "geometry.subspaces",
     "Spectrum": "geometry.subspaces",
@@ -70,6 +71,8 @@ _HOME = {
     "energy_by_token": "geometry.energy",
     "save_result": "saving",
     "open_result": "saving",
+    "open_study": "studies.study",
+    "show": "showing",
 }
 """Public name -> the module it lives in."""
 

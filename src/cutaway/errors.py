@@ -15,6 +15,12 @@ class Refused(CutawayError):
     """The model was measured and what an analysis needs did not hold; the message names the identity that failed."""
 
 
+class NoRoom(CutawayError):
+    """The disk is full, or a limit on file sizes or quotas was reached. What was finished is kept."""
+
+    exit_code = 1
+
+
 def did_you_mean(word: str, known: list[str]) -> str:
     """A short hint naming the closest known word, or listing all of them when nothing is close."""
     import difflib

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +20,10 @@ import xarray as xr
 from .editing import EditTap, Task, whole_rows
 from .edits import Edits, Grid, as_edits, patch
 from .errors import BadInput
+from .finite import NotFinite
 from .following import recorded_tokens
+from .keeping import next_folder
+from .manifest import manifest
 from .metrics import Metric, as_metric, logit_diff, renamed
 from .operations import unique
 from .paths import engine
@@ -29,6 +34,7 @@ from .recording import recorded
 from .results import prompt_coords, run_card
 from .running import Aim, Progress, run
 from .screening import Screened
+from .shards import opened
 
 if TYPE_CHECKING:
     from .model import Model
@@ -48,6 +54,7 @@ def sweep(
     missed_above: float | None = None,
     seed: int = 0,
     progress: Progress | bool | None = None,
+    store: str | Path | None = None,
 ) -> xr.Dataset | Plan:
     """The metric of every cell of a grid of edits.
 
@@ -66,6 +73,10 @@ def sweep(
             cells of at least `missed_above` (default: the 20th largest effect that was found by estimate) the sample
             has, with an upper 95 % limit of their rate among those left out.
         progress: called with (cells done, cells); True or False: a line on stderr or none (default: on a terminal).
+        store: a folder where finished shards are kept as they come. After an interruption the same call continues and
+            ends with the same bits; it is refused for another model, prompts or settings (docs/resume.md). Functions
+            among edits and metrics are compared by their code and what it closes over. Default: nothing is kept, or
+            what `cutaway.keeping.keep_sweeps` says.
 
     Returns:
         Dataset over prompt and the grid's axes: `value`; `effect` = value - base; with a reference `normalized` =
@@ -73,8 +84,10 @@ def sweep(
         read positions add an axis `metric` or `read`. Cells that cannot differ from the base are exactly the base's.
 
     Raises:
-        BadInput: edits, prompts or metrics that do not fit.
+        BadInput: edits, prompts or metrics that do not fit; NaN or infinity in a run (the message names the prompt and
+            the first place); a store that is in use or holds another sweep.
         Refused: an edited site is not certified for this model.
+        NoRoom: the disk of the store is full.
     """
     _check(base, reference, budget)
     edits = as_edits(edits)
@@ -104,22 +117,35 @@ def sweep(
         return plan
     references = unique(edits.references) if reference is None else [reference]
     done = _progress(progress)
-    budgets = [budget]
     comparable = len(references) == 1 and not any(m.everywhere or m.needs_base for m in metrics)
-    while True:
-        aim = Aim(model, base, references[0], metrics, read) if comparable else None
-        try:
-            kept = screened.runs if screened else None
-            values, own = run(model, ways, base, plan, readings, aim, done, kept)
-            break
-        except RuntimeError as error:  # torch.OutOfMemoryError is one, and so is the CPU allocator's
-            if "memory" not in str(error).lower() or budgets[-1] <= 1:
-                raise
-            budgets.append(budgets[-1] // 2)
+    with _store(store, lambda: manifest(
+        model, base, edits, grid, readings, references if comparable else [], plan,
+        path=ways.path, screen=screen, missed_above=missed_above, seed=seed,
+    ), budget) as shards:  # fmt: skip
+        budgets = [budget] if shards is None else shards.budgets
+        if budgets[-1] != budget:
             plan = planned(variants, budget=budgets[-1])
+        while True:
+            aim = Aim(model, base, references[0], metrics, read) if comparable else None
+            try:
+                kept = screened.runs if screened else None
+                values, own = run(model, ways, base, plan, readings, aim, done, kept, shards)
+                break
+            except NotFinite as error:
+                where = "" if error.cell is None else f" Cell: {_cell(grid, error.cell)}."
+                raise NotFinite(f"{error}{where}") from None
+            except RuntimeError as error:  # torch.OutOfMemoryError is one, and so is the CPU allocator's
+                if "memory" not in str(error).lower() or budgets[-1] <= 1:
+                    raise
+                smaller = budgets[-1] // 2
+                plan = planned(variants, budget=smaller)
+                if shards is None:
+                    budgets.append(smaller)
+                else:
+                    shards.split(smaller)
     if screened is not None:
         values = screened.fill(values, own)
-    dataset = _dataset(model, base, grid, readings, values, own, aim.arrays() if aim else None)
+    dataset = _dataset(model, base, grid, readings, values, own, aim.values if aim else None)
     if screened is not None:
         dataset = screened.mark(dataset, grid, missed_above)
     return dataset.assign_attrs(
@@ -153,6 +179,18 @@ def _patched(model: Model, base: Prompts, source: Prompts, site: str, metric: An
     choices = ("layers", "heads", "positions", "neurons", "queries", "keys")
     selection = {key: more.pop(key) for key in choices if key in more}
     return sweep(model, base, patch(site, source, **selection), metric, **more)
+
+
+def _store(folder: str | Path | None, facts: Callable[[], dict[str, Any]], budget: int) -> Any:
+    """A context with the sweep's store, or with None where nothing is kept."""
+    where = next_folder() if folder is None else Path(folder)
+    return nullcontext() if where is None else opened(where, facts(), budget)
+
+
+def _cell(grid: Grid, index: int) -> str:
+    """A cell's labels."""
+    at = np.unravel_index(index, grid.shape) if grid.axes else ()
+    return ", ".join(f"{a.name} {a.labels[i]}" for a, i in zip(grid.axes, at, strict=True)) or "the only one"
 
 
 def _metrics(given: Any) -> list[Metric]:

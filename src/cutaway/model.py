@@ -129,6 +129,10 @@ class Model:
 
     @cached_property
     def fingerprint(self) -> str:
+        """`weights_hash` when it was first asked for."""
+        return self.weights_hash()
+
+    def weights_hash(self) -> str:
         """A short hash of the weights: names, shapes, dtypes and up to 4,096 evenly spaced values of each."""
         digest = hashlib.sha256()
         twice = getattr(self.hf, "all_tied_weights_keys", {})  # weights kept elsewhere lose their identity, not these

@@ -19,6 +19,12 @@ from .operations import unique
 TOKENS = 1024
 """Tokens a chunk may hold: above that, temporaries outgrow the C library's fast allocations on a CPU."""
 
+SHARD = 5 * 10**11
+"""FLOPs of what is kept as one file when a sweep can be resumed: seconds of a CPU, a moment of a GPU."""
+
+CALL = 25 * 10**7
+"""FLOPs that fit the time it takes to call a block on next to nothing: a millisecond."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -77,6 +83,7 @@ class Plan:
     groups: tuple[np.ndarray, ...]  # prompts
     variants: tuple[Variant, ...]
     chunks: tuple[tuple[int, ...], ...]  # of indices into variants
+    blocks: tuple[tuple[int, ...], ...]  # consecutive chunks, at least one; a group's block is kept as one shard
     n_cells: int
     n_prompts: int
     end: int  # positions at and after this are never read
@@ -90,6 +97,10 @@ class Plan:
     def answers(self) -> list[int]:
         """Layers that some variant enters half-way."""
         return half_way(self.variants)
+
+    def cells_of(self, block: int) -> np.ndarray:
+        """The cells of a block of chunks."""
+        return np.array([self.variants[i].cell for chunk in self.blocks[block] for i in self.chunks[chunk]], int)
 
     @property
     def share(self) -> float:
@@ -218,6 +229,7 @@ def make_plan(
     run = token * int(lengths.sum())
     full = n_cells * (run + shape.vocab_flops * n_prompts)
     flops = (run if recorded is None else token * recorded) + sum(v.flops for v in variants)
+    work = [sum(variants[i].flops for i in chunk) * size // n_prompts + CALL * shape.n_layers for chunk in chunks]
     longest = max((sum(end - variants[i].first for i in chunk) for chunk in chunks), default=0)
     changes = [c for v in variants for c in v.all_changes]
     memory = estimate(
@@ -234,7 +246,20 @@ def make_plan(
         cells=n_cells,
         results=n_cells * n_prompts * reads.shape[1],
     )
-    return Plan(groups, tuple(variants), chunks, n_cells, n_prompts, end, budget, full, flops, memory, estimated)
+    return Plan(
+        groups=groups,
+        variants=tuple(variants),
+        chunks=chunks,
+        blocks=tuple(_blocks(work)),
+        n_cells=n_cells,
+        n_prompts=n_prompts,
+        end=end,
+        budget=budget,
+        full_flops=full,
+        flops=flops,
+        memory=memory,
+        estimated=estimated,
+    )
 
 
 def half_way(variants: Sequence[Variant]) -> list[int]:
@@ -270,3 +295,17 @@ def _chunks(variants: Sequence[Variant], end: int, width: int) -> Iterator[tuple
         used += need
     if chunk:
         yield tuple(chunk)
+
+
+def _blocks(work: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Consecutive chunks that together are the work of one shard; one block without chunks where there are none."""
+    block: list[int] = []
+    done = 0
+    for i in range(len(work)):
+        block.append(i)
+        done += work[i]
+        if done >= SHARD:
+            yield tuple(block)
+            block, done = [], 0
+    if block or not work:
+        yield tuple(block)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .anatomy import Block, steady
 from .calls import BlockCall, BlockRules, Enough, Keep, capture
 from .edits import Change
+from .finite import require_finite
 from .following import follow, parting
 from .hooks import Hooks, first_tensor, hidden
 from .operations import Mean, Reference, unique
@@ -118,6 +119,7 @@ def mean_table(
         index = list(range(start, min(start + batch, len(reference.prompts))))
         some = reference.prompts[index]
         (run,) = record(model, [some], wanted)
+        require_finite(model, some, run.stream[-1], index, "Reference prompt")
         mask = some.mask
         keys = reference.keys(reference.prompts)
         rows = torch.tensor([table[key] for i in index for key in keys[i]])
@@ -161,6 +163,9 @@ def recorded(
 
     Sources that begin like the base are run from where they part from it; the base and the others in one forward.
     `tables`: the means of the changes, where they are already known.
+
+    Raises:
+        NotFinite: NaN or infinity in one of the runs; the message names the prompt and the first place.
     """
     sources = unique(s for c in changes for s in c.operation.sources)
     wanted = {(c.site, c.layer) for c in changes}
@@ -168,10 +173,13 @@ def recorded(
     starts = {id(s): parting(base, s) if rules else 0 for s in sources}
     whole = [s for s in sources if not starts[id(s)]]
     runs = record(model, [base[index], *(s[index] for s in whole)], wanted, rules, answers)
+    require_finite(model, base[index], runs[0].stream[-1], index)
     by_source = {id(s): run for s, run in zip(whole, runs[1:], strict=True)}
     for source in sources:
         if starts[id(source)]:
             run = follow(model, runs[0], source[index], starts[id(source)], wanted)
             by_source[id(source)] = record(model, [source[index]], wanted)[0] if run is None else run
+    for source in sources:
+        require_finite(model, source[index], by_source[id(source)].stream[-1], index, "Source prompt")
     tables = mean_tables(model, changes) if tables is None else tables
     return Recorded(runs[0], by_source, tables, torch.from_numpy(which))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from . import __version__
+from . import accessor as accessor  # results can show themselves
 
 if TYPE_CHECKING:
     from .model import Model

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .disk import UNDONE, cannot_write, replace_file, sync_folder, umask
 from .errors import BadInput
 
 if TYPE_CHECKING:
@@ -60,21 +61,14 @@ def write_file(path: Path, data: str | bytes, force: bool = False) -> None:
 
     Raises:
         BadInput: something is there and `force` is not given, or the folder cannot be written to.
+        NoRoom: the disk is full.
     """
     check_free(path, force)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data if isinstance(data, bytes) else data.encode("utf-8", "backslashreplace"))
-            os.chmod(partial, 0o666 & ~_umask())
-            os.replace(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
+        replace_file(path, data if isinstance(data, bytes) else data.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error.strerror or error}.") from None
+        raise cannot_write(path, error) from None
 
 
 def check_free(path: Path, force: bool = False) -> None:
@@ -112,22 +106,24 @@ def new_folder(folder: Path, force: bool = False) -> Iterator[Path]:
 
     Raises:
         BadInput: something is there already (see `check_folder_free`), or the place cannot be written to.
+        NoRoom: the disk is full.
     """
     check_folder_free(folder, force)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        os.chmod(partial, 0o777 & ~_umask())
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=UNDONE, dir=folder.parent))
+        os.chmod(partial, 0o777 & ~umask())
         try:
             yield partial
             if folder.exists():
                 shutil.rmtree(folder)
             os.replace(partial, folder)
+            sync_folder(folder.parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
     except OSError as error:
-        raise BadInput(f"{folder} cannot be written: {error.strerror or error}.") from None
+        raise cannot_write(folder, error) from None
 
 
 def save_result(
@@ -141,6 +137,7 @@ def save_result(
 
     Raises:
         BadInput: something is there already (see `check_folder_free`), or the place cannot be written to.
+        NoRoom: the disk is full.
     """
     with new_folder(folder, force) as partial:
         _write_arrays(partial / "result.zarr", arrays)
@@ -149,29 +146,81 @@ def save_result(
             write_file(partial / name, text)
 
 
-def open_result(folder: str | Path) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
-    """The arrays of a result folder by name, and its JSON document.
+def open_result(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays of a result folder by name, each the Dataset or DataArray that was saved, and its JSON document.
 
     Raises:
         BadInput: it is no result folder, or one of a later version.
     """
     import xarray as xr
 
+    from . import accessor as accessor  # results can show themselves
+
     folder = Path(folder)
+    facts = _read_facts(folder)
+    if not (folder / "result.zarr").is_dir():
+        raise BadInput(f"{folder} has no arrays: there is no result.zarr in it.")
+    with xr.open_datatree(folder / "result.zarr", engine="zarr", consolidated=False) as tree:
+        return {name: _restored(node.to_dataset().load()) for name, node in tree.children.items()}, facts
+
+
+def result_kind(folder: str | Path) -> str:
+    """What a result folder holds, such as `study ioi` or `patch`.
+
+    Raises:
+        BadInput: it is no result folder, or one of another version.
+    """
+    return str(_read_facts(Path(folder))["kind"])
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
     if not (folder / "result.json").is_file():
         raise BadInput(f"{folder} is no result folder: it has no result.json.")
-    facts = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    if facts.get("schema_version") != SCHEMA_VERSION:
-        raise BadInput(f"{folder} has schema version {facts.get('schema_version')}; this is version {SCHEMA_VERSION}.")
-    with xr.open_datatree(folder / "result.zarr", engine="zarr", consolidated=False) as tree:
-        return {name: node.to_dataset().load() for name, node in tree.children.items()}, facts
+    try:
+        facts = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        version = facts.get("schema_version")
+    except (ValueError, AttributeError) as error:
+        raise BadInput(f"{folder / 'result.json'} cannot be read as a result: {error}.") from None
+    if version != SCHEMA_VERSION:
+        raise BadInput(f"{folder} has schema version {version}; this is version {SCHEMA_VERSION}.")
+    return facts
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, xr.Dataset | xr.DataArray]) -> None:
     import xarray as xr
 
-    tree = {f"/{name}": _free_strings(_as_dataset(array)) for name, array in arrays.items()}
+    tree = {f"/{name}": _marked(_free_strings(_as_dataset(array)), array) for name, array in arrays.items()}
     xr.DataTree.from_dict(tree).to_zarr(path, mode="w-", consolidated=False)
+
+
+_ONE = "saved_from"  # attribute of a group that was one array: the array's name
+
+
+def _marked(dataset: xr.Dataset, array: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    import xarray as xr
+
+    return dataset.assign_attrs({_ONE: str(array.name or "")}) if isinstance(array, xr.DataArray) else dataset
+
+
+def _restored(dataset: xr.Dataset) -> xr.Dataset | xr.DataArray:
+    """As it was before saving: one array where it was one, text as text, coordinates in the order of their names."""
+    words = [name for name, v in dataset.variables.items() if v.dtype.kind in "OT"]
+    text = {name: dataset.variables[name].copy(data=_fixed(dataset.variables[name].values)) for name in words}
+    dataset = dataset.assign({k: v for k, v in text.items() if k in dataset.data_vars}).assign_coords(
+        {k: v for k, v in text.items() if k in dataset.coords}
+    )
+    if _ONE not in dataset.attrs:
+        return dataset
+    name = dataset.attrs[_ONE]
+    array = dataset[name or "value"].rename(name or None)
+    return array.assign_attrs({k: v for k, v in dataset.attrs.items() if k != _ONE})
+
+
+def _fixed(text: Any) -> Any:
+    """Text as numpy keeps it, from whatever Zarr keeps it as."""
+    import numpy as np
+
+    return np.asarray(text, dtype=object).astype(str)
 
 
 def _as_dataset(array: xr.Dataset | xr.DataArray) -> xr.Dataset:
@@ -188,9 +237,3 @@ def _free_strings(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.assign({k: v for k, v in text.items() if k in dataset.data_vars}).assign_coords(
         {k: v for k, v in text.items() if k in dataset.coords}
     ).assign_attrs(plain(dataset.attrs))  # fmt: skip
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .anatomy import steady
 from .calls import BlockCall
 from .errors import BadInput, Refused
+from .finite import require_finite
 from .hooks import Hooks, hidden
 from .prompts import Prompts, Read
 from .sites import Place, parse_place
@@ -68,6 +69,7 @@ class Trace:
         self._calls: list[BlockCall] = []
         wanted = [key for name in sites for key in self._keys(name)]
         self._run(wanted, keep_stream=True)
+        self._require_finite()
 
     # -- what one asks for ----------------------------------------------------------------------------------------
 
@@ -188,6 +190,10 @@ class Trace:
         ):
             self._calls[layer](self._stream[layer])
         return recorder.kept
+
+    def _require_finite(self) -> None:
+        """NaN and infinity stay in the stream to its end, whatever made them."""
+        require_finite(self.model, self.prompts, self._stream[-1], edit=self._edit)
 
     def _run(self, wanted: list[Key], keep_stream: bool = False) -> None:
         self._kept.update(self._forward(wanted, keep_stream))

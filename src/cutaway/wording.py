@@ -22,9 +22,14 @@ def quoted(token: str) -> str:
 
 def prose(text: str, width: int = 80) -> str:
     """A prompt in a sentence: ordinary spaces stay, everything invisible is shown, a long one loses its middle."""
-    visible = " ".join(shown(part) if part else "" for part in text.split(" "))
+    visible = shown_text(text)
     half = (width - 1) // 2
     return visible if len(visible) <= width else f"{visible[:half]}…{visible[-half:]}"
+
+
+def shown_text(text: str) -> str:
+    """A whole text whose ordinary spaces stay and in which nothing is invisible."""
+    return " ".join(shown(part) if part else "" for part in text.split(" "))
 
 
 def number(value: SupportsFloat, digits: int = 3) -> str:
@@ -36,8 +41,9 @@ def number(value: SupportsFloat, digits: int = 3) -> str:
         return "0"
     if not 1e-3 <= abs(value) < 1e5:
         return f"{value:.{digits - 1}e}"
-    places = digits - 1 - math.floor(math.log10(abs(value)))
-    return f"{value:.{min(max(places, 0), digits)}f}"
+    size = math.floor(math.log10(abs(value)))
+    places = min(max(digits - 1 - size, 0), max(digits, -size))  # no more than `digits` behind the point, but the first
+    return f"{value:.{places}f}"
 
 
 def signed(value: SupportsFloat, digits: int = 3) -> str:

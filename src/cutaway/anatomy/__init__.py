@@ -13,7 +13,7 @@ from .parts import (
     Unembedding,
     Write,
 )
-from .placed import device_of, input_device, stored
+from .placed import device_of, input_device, not_finite_weights, stored
 from .probe import measure, probe_ids, steady
 from .tail import Tail
 
@@ -33,6 +33,7 @@ __all__ = [
     "device_of",
     "input_device",
     "measure",
+    "not_finite_weights",
     "probe_ids",
     "steady",
     "stored",

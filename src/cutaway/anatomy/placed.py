@@ -23,6 +23,22 @@ def stored(module: nn.Module, name: str) -> Tensor | None:
     return value
 
 
+def not_finite_weights(model: nn.Module, most: int = 3) -> list[str]:
+    """The first weights that hold NaN or infinity, with how many of their numbers do; one that is shared, once."""
+    found: dict[int, str] = {}
+    for name, module in model.named_modules():
+        for own, held in module.named_parameters(recurse=False):
+            value = None if id(held) in found else stored(module, own)
+            if value is None or not value.is_floating_point():
+                continue
+            n = int((~torch.isfinite(value)).sum())
+            if n:
+                found[id(held)] = f"{name}.{own} ({n} of {value.numel()} numbers)"
+            if len(found) == most:
+                return list(found.values())
+    return list(found.values())
+
+
 def put_back(model: nn.Module) -> None:
     """Send weights away again that a call fetched and, being broken off, did not."""
     if not (hasattr(model, "_hf_hook") or hasattr(model, "hf_device_map")):

@@ -19,7 +19,7 @@ from .chain import find_blocks
 from .compare import relative_error, scalars, tolerance
 from .ends import measure_embedding, measure_final_norm, measure_tail, measure_unembedding
 from .parts import Anatomy, Block, Identity
-from .placed import input_device, put_back, stored
+from .placed import input_device, not_finite_weights, put_back, stored
 from .tail import Tail, form_of
 
 BATCH = 8
@@ -90,9 +90,15 @@ def measure(model: nn.Module, n_heads: int | None = None) -> Anatomy:
     with steady(model):
         before = model(input_ids=ids, use_cache=False).logits
         if not bool(torch.isfinite(before).all()):
+            weights = not_finite_weights(model)
             raise Refused(
                 "The model's logits on ordinary tokens are not finite (NaN or infinity), so nothing it computes can be "
-                "trusted. Check the weights, or the dtype (float16 overflows in some families)."
+                "trusted. "
+                + (
+                    f"These weights are not finite: {', '.join(weights)}. Get a whole copy of the model."
+                    if weights
+                    else f"Its weights are finite: {str(before.dtype).removeprefix('torch.')} overflows. Use float32."
+                )
             )
         chain = find_blocks(model, ids)
         run = _Run(model, chain, head, config, ids, n_heads)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..saving import check_folder_free, save_result
-from .deliver import Output
 from .group import Command
+from .one_study import one_study
 from .options import gather, model, open_model, output, prompts, speech, token
 from .readouts import ANSWER, FOIL
 from .session import Session
-from .studies import _files, _folder, _page, _print
+
+if TYPE_CHECKING:
+    from ..studies.study import Study
 
 
 @click.command(
@@ -48,23 +49,15 @@ def attribution(
     result.zarr, result.json, report.html and command.txt. Exits with 1 if a check failed.
     """
     session: Session = ctx.obj
-    folder = _folder(path)
-    out = Output(session, as_json, None if folder else path, force)
-    out.check(".html")
-    if folder:
-        check_folder_free(folder, force)
     texts = gather(given.pop("prompt"), given.pop("more"), given.pop("prompt_file"))
     bos = given.pop("bos")
-    with session.working():
+
+    def make() -> Study:
         opened = open_model(session, given.pop("model"), **given)
         from ..studies import attribution as room
 
         settings = room.Settings(tuple(texts), tuple(map(token, answer)), tuple(map(token, foil)), bos, top)
         session.say("Taking the prediction apart ...")
-        done = room.run(opened, settings)
-        done.command = session.command
-        if folder:
-            save_result(folder, done.arrays, done.document(), _files(done), force)
-            session.note(f"wrote {folder / 'report.html'}, result.json, result.zarr, command.txt")
-    out.deliver(done.document, lambda console: _print(console, done), {".html": lambda: _page(done)})
-    ctx.exit(0 if done.ok else 1)
+        return room.run(opened, settings)
+
+    one_study(ctx, as_json, path, force, make)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -66,6 +67,14 @@ class Output:
             data = (forms or {})[self.file.suffix]()
         write_file(self.file, data, self.force)
         self.session.note(f"wrote {self.file}")
+
+
+def folder_of(path: str | None) -> Path | None:
+    """The path, if it names a folder: not standard output, nor what is written like a file (`.csv`, but not `.v2`)."""
+    if path is None or path == "-":
+        return None
+    single = re.fullmatch(r"\.[A-Za-z]{2,5}", Path(path).suffix) and not path.endswith("/") and not Path(path).is_dir()
+    return None if single else Path(path)
 
 
 def terminal() -> Console:

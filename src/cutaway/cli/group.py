@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +19,10 @@ COMMANDS = {
     "doctor": "inspection:doctor",
     "study": "studies:study",
     "demo": "studies:demo",
+    "resume": "resuming:resume",
+    "report": "report:report",
+    "explore": "explore:explore",
+    "ask": "ask:ask",
     "replicate": "published:replicate",
 }
 """Command -> module:attribute in this package, in the order of the help. A new command is one line here."""
@@ -33,6 +38,18 @@ class Command(click.Command):
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)
         write_examples(formatter, self.examples)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; a command with sweeps and an output can be continued if it is interrupted."""
+        from .unfinished import COMMANDS as CONTINUED
+        from .unfinished import unfinished
+
+        _, command, *_ = *ctx.command_path.split(), ""
+        out, force = ctx.params.get("path"), bool(ctx.params.get("force"))
+        if command not in CONTINUED or out in (None, "-") or ctx.params.get("dry_run"):
+            return super().invoke(ctx)
+        with unfinished(ctx.obj, Path(str(out)), force):
+            return super().invoke(ctx)
 
 
 def write_examples(formatter: click.HelpFormatter, examples: tuple[str, ...]) -> None:

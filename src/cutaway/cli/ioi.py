@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..saving import check_folder_free, save_result
-from .deliver import Output
 from .group import Command
+from .one_study import one_study
 from .options import bos as with_bos
 from .options import model, open_model, output, speech
 from .session import Session
-from .studies import _files, _folder, _page, _print
+
+if TYPE_CHECKING:
+    from ..studies.study import Study
 
 CORRUPTIONS = ("s2", "swap", "abc", "random")
 FRAMES = "A frame of the task, by key; repeatable; default: all."
@@ -58,21 +59,13 @@ def ioi(
     on the other. -o DIR writes result.zarr, result.json, report.html and command.txt. Exits with 1 if a check failed.
     """
     session: Session = ctx.obj
-    folder = _folder(path)
-    out = Output(session, as_json, None if folder else path, force)
-    out.check(".html")
-    if folder:
-        check_folder_free(folder, force)
-    with session.working():
+
+    def make() -> Study:
         opened = open_model(session, given.pop("model"), **given)
         from ..studies import ioi as room
 
         settings = room.Settings(families, seed, frames or None, corruption, top=top, smallest=smallest, bos=bos)
         session.say("Patching and taking out heads ...")
-        done = room.run(opened, settings)
-        done.command = session.command
-        if folder:
-            save_result(folder, done.arrays, done.document(), _files(done), force)
-            session.note(f"wrote {folder / 'report.html'}, result.json, result.zarr, command.txt")
-    out.deliver(done.document, lambda console: _print(console, done), {".html": lambda: _page(done)})
-    ctx.exit(0 if done.ok else 1)
+        return room.run(opened, settings)
+
+    one_study(ctx, as_json, path, force, make)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import BadInput
-from ..saving import document
+from ..saving import check_folder_free, document, save_result
 from ..tasks import TASKS
 from ..wording import number, signed
-from .deliver import Output
+from .deliver import Output, folder_of
 from .group import Command
 from .options import bos, model, open_model, output, speech
 from .session import Session
@@ -45,6 +45,7 @@ _SELECT = 'Such as "0-5,7"; default: each.'
         "cutaway patch --site z",
         "cutaway patch --site resid_pre --positions S2,END --corruption abc --how noise",
         "cutaway patch --task capitals --site mlp_out --positions ARG,END -o capitals.csv",
+        "cutaway patch --site z -o heads.html",
         "cutaway patch --model gpt2 --bos --pairs pairs.jsonl --site attn_out --json",
     ),
 )
@@ -72,11 +73,15 @@ def patch(
     """Replace one part of the run at a time and measure what that restores or breaks.
 
     Each cell: mean change over families of prompts with a 95 % interval, p corrected over all cells (sign-flip max-T),
-    and the share of the way from the one run to the other. The largest are printed; files have all of them.
+    and the share of the way from the one run to the other. The largest are printed; files have all of them. -o DIR
+    writes result.zarr, result.json, report.html and command.txt.
     """
     session: Session = ctx.obj
-    out = Output(session, as_json, path, force)
-    out.check(".csv")
+    folder = folder_of(path)
+    out = Output(session, as_json, None if folder else path, force)
+    out.check(".csv", *([] if dry_run else [".html"]))
+    if folder:
+        check_folder_free(folder, force)
     opening = {k: given.pop(k) for k in ("model", "revision", "device", "dtype", "attn")}
     with session.working():
         opened = open_model(session, opening.pop("model"), **opening)
@@ -90,11 +95,18 @@ def patch(
             lambda: document("patch plan", plan=plan), lambda console: console.print(plan), {".csv": plan.encode}
         )
         return
+    from ..report.sweep import sweep_document, sweep_page
+
     facts = {"task": prompts.name, "note": prompts.note(), **{k: _plain(v) for k, v in given.items()}}
+    whole = sweep_document(found, facts, session.command)
+    if folder:
+        files = {"report.html": sweep_page(found, whole), "command.txt": session.command + "\n"}
+        save_result(folder, {"sweep": found}, whole, files, force)
+        session.note(f"wrote {folder / 'report.html'}, result.json, result.zarr, command.txt")
     out.deliver(
-        lambda: document("patch", settings=facts, result=found),
+        lambda: whole,
         lambda console: _print(console, prompts, found, given, top),
-        {".csv": lambda: _csv(found)},
+        {".csv": lambda: _csv(found), ".html": lambda: sweep_page(found, whole)},
     )
 
 
@@ -147,7 +159,7 @@ def swept(opened: Model, task: Task, base: Prompts, edits: Edits, given: dict[st
     Raises:
         Refused: this model is not certified for the site.
     """
-    from ..studies.effects import effects
+    from ..studies.effects import effects, with_example
     from ..studies.effects import swept as sweep
     from ..studies.threads import threads_for
 
@@ -158,7 +170,8 @@ def swept(opened: Model, task: Task, base: Prompts, edits: Edits, given: dict[st
     made = effects(found["value"], found["base"].values, other.values, clean.families)
     if given["how"] == "zero":  # zero comes from no run, so there is no way from one to the other
         made = made.assign({name: made[name] * float("nan") for name in COLUMNS[-3:]})
-    return made.assign_attrs({**found.attrs, **made.attrs, "site": given["site"], "how": given["how"]})
+    made = made.assign_attrs({**found.attrs, **made.attrs, "site": given["site"], "how": given["how"]})
+    return with_example(made, clean, corrupt)
 
 
 def _nothing(opened: Model) -> Any:

@@ -11,7 +11,7 @@ import click
 
 from ..errors import BadInput
 from ..saving import document
-from ..wording import label, number, percent, prose, rank, signed
+from ..wording import label, number, percent, prose, rank, shown_text, signed
 from .deliver import Output
 from .group import Command
 from .options import gather, model, open_model, output, prompts, speech, token
@@ -133,7 +133,7 @@ def lens(
 
 
 def _print_lens(console: Console, found: xr.Dataset) -> None:
-    from ..report.pieces import lens_table
+    from ..figures import lens_table
 
     for i in range(found.sizes["prompt"]):
         one = lens_table(found, i)
@@ -191,11 +191,11 @@ def _cells(found: xr.Dataset) -> Iterable[tuple[int, int, int]]:
 
 
 def _lens_page(found: xr.Dataset) -> str:
+    from ..figures import lens_figure
     from ..report.page import Section, render
-    from ..report.pieces import lens_table
 
     texts = [prose(str(t)) for t in found["text"].values]
-    sections = [Section(f"“{text}”", parts=[lens_table(found, i)]) for i, text in enumerate(texts)]
+    sections = [Section(f"“{text}”", parts=[lens_figure(found, i)]) for i, text in enumerate(texts)]
     title = f"Logit lens of {found.attrs['model']}: " + (
         f"“{texts[0]}”" if len(texts) == 1 else f"{len(texts)} prompts"
     )
@@ -205,16 +205,16 @@ def _lens_page(found: xr.Dataset) -> str:
 
 
 def _lens_svg(found: xr.Dataset) -> str:
-    from ..report.pieces import lens_picture
+    from ..figures import lens_drawing
     from ..views import standalone
 
-    return standalone(lens_picture(_single(found), 0))
+    return standalone(lens_drawing(_single(found), 0))
 
 
 def _lens_png(found: xr.Dataset) -> bytes:
-    from ..report.paper import lens_png
+    from ..showing import show
 
-    return lens_png(_single(found))
+    return show(_single(found)).plotted("png")
 
 
 def _single(found: Any) -> Any:
@@ -290,7 +290,7 @@ def attribute(
         ".csv": lambda: _attribution_csv(found),
         ".html": lambda: _attribution_page(found, top_k),
         ".svg": lambda: _attribution_svg(found, top_k),
-        ".png": lambda: _attribution_png(found, top_k),
+        ".png": lambda: _attribution_png(found),
         ".tex": lambda: written("latex") + "\n",
     })  # fmt: skip
 
@@ -316,8 +316,8 @@ def _attribution_csv(found: xr.DataArray) -> str:
 
 
 def _attribution_page(found: xr.DataArray, top_k: int) -> str:
+    from ..figures import contribution_table, contributions
     from ..report.page import Section, render
-    from ..report.pieces import contribution_table, contributions, shown_text
 
     sections = [
         Section(f"“{prose(str(text))}”", parts=[contributions(found, i, top_k), contribution_table(found, i, top_k)])
@@ -332,13 +332,13 @@ def _attribution_page(found: xr.DataArray, top_k: int) -> str:
 
 
 def _attribution_svg(found: xr.DataArray, top_k: int) -> str:
-    from ..report.pieces import contributions
+    from ..figures import contributions
     from ..views import standalone
 
     return standalone(contributions(_single(found), 0, top_k).svg)
 
 
-def _attribution_png(found: xr.DataArray, top_k: int) -> bytes:
-    from ..report.paper import contributions_png
+def _attribution_png(found: xr.DataArray) -> bytes:
+    from ..showing import show
 
-    return contributions_png(_single(found), top_k)
+    return show(_single(found)).plotted("png")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..saving import check_folder_free, save_result
-from .deliver import Output
 from .group import Command
+from .one_study import one_study
 from .options import model, open_model, output, speech
 from .session import Session
-from .studies import _files, _folder, _page, _print
+
+if TYPE_CHECKING:
+    from ..studies.study import Study
 
 _PATH = click.Path(path_type=Path, dir_okay=False)
 SENTENCES = "One a line; .jsonl: objects with text, target (word or index), type, family, control. - reads lines."
@@ -72,14 +73,10 @@ def rotation(
     if a check failed.
     """
     session: Session = ctx.obj
-    folder = _folder(path)
-    out = Output(session, as_json, None if folder else path, force)
-    out.check(".html")
-    if folder:
-        check_folder_free(folder, force)
     asked = {key: given.pop(key) for key in ("targets", "task", "role", "control", "families", "caliper", "draws")}
     asked |= {key: given.pop(key) for key in ("level", "seed", "bos")}
-    with session.working():
+
+    def make() -> Study:
         from ..tasks.sentences import read_sentences
 
         if file == "-":
@@ -93,10 +90,6 @@ def rotation(
         from ..studies import rotation as room
 
         session.say("Measuring angles ...")
-        done = room.run(opened, room.Settings(**asked))
-        done.command = session.command
-        if folder:
-            save_result(folder, done.arrays, done.document(), _files(done), force)
-            session.note(f"wrote {folder / 'report.html'}, result.json, result.zarr, command.txt")
-    out.deliver(done.document, lambda console: _print(console, done), {".html": lambda: _page(done)})
-    ctx.exit(0 if done.ok else 1)
+        return room.run(opened, room.Settings(**asked))
+
+    one_study(ctx, as_json, path, force, make)

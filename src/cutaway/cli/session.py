@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
 import click
 
@@ -16,7 +17,10 @@ class Session:
     """`quiet` and `debug` as asked for, the command line itself, and everything that is said on standard error."""
 
     def __init__(self, args: list[str]) -> None:
+        self.args = list(args)
         self.command = shlex.join(["cutaway", *args])
+        self.resuming: Path | None = None  # the unfinished run that is continued
+        self.unfinished: Path | None = None  # the output of a run that was interrupted and can be continued
         self.quiet = False
         self.debug = bool(os.environ.get("CUTAWAY_DEBUG"))
 
@@ -51,7 +55,7 @@ class Session:
         return 2
 
     def failed(self, error: Exception) -> int:
-        from ..errors import CutawayError
+        from ..errors import CutawayError, NoRoom
 
         if self.debug:
             traceback.print_exception(error)
@@ -61,11 +65,19 @@ class Session:
             what = " ".join(str(error).split()) or "no message"
             click.echo(f"error: unexpected {type(error).__name__}: {what}", err=True)
             click.echo("This should not happen. Run again with --debug to see where, and please report it.", err=True)
-        return 2
+        self._say_how_to_continue()
+        return error.exit_code if isinstance(error, NoRoom) else 2
 
     def interrupted(self) -> int:
         click.echo("interrupted", err=True)
+        self._say_how_to_continue()
         return 130
+
+    def _say_how_to_continue(self) -> None:
+        if self.unfinished is not None:
+            from .unfinished import continuing
+
+            click.echo(f"What was finished is kept. Continue with: {continuing(self.unfinished)}", err=True)
 
     def pipe_closed(self) -> int:
         """Whoever read our output has read enough. Python must not try to flush what is left at exit."""

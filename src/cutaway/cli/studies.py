@@ -47,13 +47,6 @@ def study() -> None:
     """One study end to end: checks, result as data, findings, and a page to read."""
 
 
-def _folder(path: str | None) -> Path | None:
-    """The path, if it names a folder: no suffix of a single file, and not standard output."""
-    if path is None or path == "-" or (Path(path).suffix in (".json", ".html", ".txt") and not Path(path).is_dir()):
-        return None
-    return Path(path)
-
-
 def _page(done: Study) -> str:
     from ..report.shared import study_page
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..saving import check_folder_free, check_free, save_result
-from .deliver import Output
+from ..saving import check_free
 from .group import Command
+from .one_study import one_study
 from .options import model, open_model, output, speech
 from .patching import ranges
 from .session import Session
-from .studies import _files, _folder, _page, _print
+
+if TYPE_CHECKING:
+    from ..studies.study import Study
 
 SITES = ("mlp_pre", "mlp_act", "mlp_out", "attn_out", "resid_pre", "resid_mid", "resid_post")
 TEXT = "Texts to test on: blank lines between them, or .jsonl. Default: passages of the package."
@@ -69,29 +71,22 @@ def subspace(
     Exits with 1 if a check failed.
     """
     session: Session = ctx.obj
-    folder = _folder(path)
-    out = Output(session, as_json, None if folder else path, force)
-    out.check(".html")
-    if folder:
-        check_folder_free(folder, force)
     if saved:
         check_free(Path(saved), force)
     chosen = None if layers is None else tuple(ranges(layers, "layers"))
     asked = ("model", "revision", "device", "dtype", "attn")
     loading = {key: given.pop(key) for key in asked}
-    with session.working():
+
+    def make() -> Study:
         opened = open_model(session, loading.pop("model"), **loading)
         from ..geometry.subspaces import save_subspaces
         from ..studies.subspace.run import Settings, study_of
 
         session.say("Fitting and removing subspaces ...")
         done, spaces = study_of(opened, Settings(layers=chosen, **given))
-        done.command = session.command
-        if folder:
-            save_result(folder, done.arrays, done.document(), _files(done), force)
-            session.note(f"wrote {folder / 'report.html'}, result.json, result.zarr, command.txt")
         if saved:
             save_subspaces(saved, spaces, force)
             session.note(f"wrote {saved}")
-    out.deliver(done.document, lambda console: _print(console, done), {".html": lambda: _page(done)})
-    ctx.exit(0 if done.ok else 1)
+        return done
+
+    one_study(ctx, as_json, path, force, make)

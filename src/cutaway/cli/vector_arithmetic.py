@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..saving import check_folder_free, check_free, save_result
-from .deliver import Output
+from ..saving import check_free
 from .group import Command
+from .one_study import one_study
 from .options import model, open_model, output, speech
 from .session import Session
-from .studies import _files, _folder, _page, _print
+
+if TYPE_CHECKING:
+    from ..studies.study import Study
 
 RELATIONS = ("capitals", "upper_casing", "past_tense")
 _ATLEAST_1: dict[str, Any] = {"type": click.IntRange(1), "show_default": True}
@@ -54,26 +56,19 @@ def vector_arithmetic(
     result.zarr, result.json, report.html and command.txt. Exits with 1 if a check failed.
     """
     session: Session = ctx.obj
-    folder = _folder(path)
-    out = Output(session, as_json, None if folder else path, force)
-    out.check(".html")
-    if folder:
-        check_folder_free(folder, force)
     if saved:
         check_free(Path(saved), force)
     loading = {key: given.pop(key) for key in ("model", "revision", "device", "dtype", "attn")}
-    with session.working():
+
+    def make() -> Study:
         opened = open_model(session, loading.pop("model"), **loading)
         from ..studies.vector_arithmetic.run import Settings, study_of
 
         session.say("Adding vectors ...")
         done, vector = study_of(opened, Settings(**given))
-        done.command = session.command
-        if folder:
-            save_result(folder, done.arrays, done.document(), _files(done), force)
-            session.note(f"wrote {folder / 'report.html'}, result.json, result.zarr, command.txt")
         if saved:
             vector.save(saved, force)
             session.note(f"wrote {saved}")
-    out.deliver(done.document, lambda console: _print(console, done), {".html": lambda: _page(done)})
-    ctx.exit(0 if done.ok else 1)
+        return done
+
+    one_study(ctx, as_json, path, force, make)

@@ -8,10 +8,18 @@ import numpy as np
 import xarray as xr
 
 from .. import views
+from ..figures import (
+    attention_figure,
+    contribution_table,
+    contributions,
+    lens_figure,
+    next_token_table,
+    split_terms,
+    splitting,
+)
 from ..studies.study import Study
-from ..wording import label, number, percent, signed
+from ..wording import label, number, percent, shown_text, signed
 from .page import Picture, Section, Table, Verbatim
-from .pieces import contribution_table, contributions, lens_table, next_token_table, shown_text
 from .shared import about, opening
 
 
@@ -31,7 +39,7 @@ def sections(study: Study) -> list[Section]:
 
 def _prompt(study: Study, i: int) -> list[Section]:
     arrays = study.arrays
-    made = [_prediction(arrays, i), _depth(arrays, i)]
+    made = [_prediction(arrays, i), *([_whole(study, i)] if "by_layer" in arrays else []), _depth(study, i)]
     for name, heading in (("by_component", "Attention and MLP"), ("by_head", "Heads")):
         if name in arrays:
             terms = arrays[name]
@@ -39,6 +47,8 @@ def _prompt(study: Study, i: int) -> list[Section]:
             made.append(Section(heading, parts=[contributions(terms, i), table]))
     if "by_source" in arrays:
         made.append(_sources(arrays, i))
+    if "patterns" in arrays:
+        made.append(_looks(study, i))
     written = [
         Verbatim(f"The annotated sum ({form})", study.texts[f"prompt {i}, {form}"]) for form in ("text", "latex")
     ]
@@ -81,8 +91,61 @@ def _bos(table: xr.Dataset) -> Table:
     return Table(caption, columns, rows, ["BOS", "first choice"])
 
 
-def _depth(arrays: dict[str, Any], i: int) -> Section:
+def _tokens(arrays: dict[str, Any], i: int) -> list[str]:
+    return [label(str(t), 16) for t in arrays["lens"]["input_token"].values[i]]
+
+
+def _code(study: Study, i: int, *lines: str) -> str:
+    """The Python that makes a figure of one prompt; `t` is its trace."""
+    card, table = study.run_card, study.arrays["next_tokens"].isel(prompt=i)
+    asked = {"answers": "answer", "foils": "foil"}
+    given = "".join(f", {key}=[{str(table[name].values)!r}]" for key, name in asked.items() if name in table)
+    return "\n".join(
+        [
+            "import cutaway",
+            f"m = cutaway.load({str(card['model'])!r}, dtype={str(card['dtype'])!r})",
+            f"t = m.trace(m.prompts({str(table['text'].values)!r}{given}))",
+            *lines,
+        ]
+    )
+
+
+def _whole(study: Study, i: int) -> Section:
+    """Everything that was written, to be opened layer by layer."""
+    arrays = study.arrays
+    terms = split_terms(arrays, lambda data: data.values[i], _tokens(arrays, i))
+    by_layer = arrays["by_layer"]
+    total, unit = float(by_layer.values[i].sum()), str(by_layer.attrs["units"])
+    quantity = shown_text(str(by_layer["quantity"].values[i]))
+    title = f"{quantity} = {signed(total)} {unit}: layers, components, heads, source tokens"
+    caption = (
+        "Press a layer to see attention and MLP, press attention to see its heads, press a head to see which tokens it "
+        "carried from. Each bar starts where the one before it ends; blue adds, red takes away."
+    )
+    code = _code(study, i, "cutaway.show(cutaway.attribute(t, by='component'))")
+    return Section("What wrote it", parts=[splitting(terms, total, title, unit, caption, code, i)])
+
+
+def _looks(study: Study, i: int) -> Section:
+    drawn, arrays = study.arrays["patterns"].isel(prompt=i), study.arrays
+    n = int((drawn["input_token"].values != "").sum())
+    scores = {}
+    if "by_head" in arrays:
+        terms = arrays["by_head"]
+        size = np.zeros((drawn.sizes["layer"], drawn.sizes["head"]))
+        for k in np.flatnonzero(terms["kind"].values == "head"):
+            size[int(terms["layer"][k]), int(terms["head"][k])] = terms.values[i, k]
+        scores["contribution"] = size
+    first = int(np.argmax(np.abs(size))) if scores else 0
+    code = _code(study, i, "cutaway.show(cutaway.attention_patterns(t))")
+    text = str(drawn["text"].values)
+    picture = attention_figure(drawn.isel(query=slice(n), key=slice(n)), text, scores, i, first, code)
+    return Section("Where heads look", parts=[picture])
+
+
+def _depth(study: Study, i: int) -> Section:
     """How the readout grows with depth: what each layer adds, and the two ways of reading the stream half-way."""
+    arrays = study.arrays
     by_layer, lens, steps = arrays["by_layer"], arrays["lens"].isel(prompt=i), arrays["cumulative"].isel(prompt=i)
     layers = lens["layer"].values
     ticks = [f"L{k}" for k in layers]
@@ -94,7 +157,7 @@ def _depth(arrays: dict[str, Any], i: int) -> Section:
             chances[label(str(table[kind].values), 16)] = _followed(
                 lens, str(table[kind].values), last, "of_probability"
             )
-    parts: list[Picture | Table | Verbatim] = [contributions(by_layer, i)]
+    parts: list[Picture | Table | Verbatim] = []
     point = {str(name): float(value) for name, value in zip(steps["point"].values, steps.values, strict=True)}
     ends = [f"L{k + 1}.resid_pre" for k in layers[:-1]] + [f"L{layers[-1]}.resid_post"]
     series = {"final scale": [point[name] + float(steps["bias"]) for name in ends]}
@@ -111,7 +174,10 @@ def _depth(arrays: dict[str, Any], i: int) -> Section:
         _lines(chances, ticks, "Probability by the logit lens, at the last position", "probability",
                "Probability after each layer, by the logit lens.", (0.0, 1.0))
     )  # fmt: skip
-    parts.append(lens_table(arrays["lens"], i))
+    of = [str(t) for t in arrays["lens"]["of"].values] if "of" in arrays["lens"] else []
+    parts.insert(
+        0, lens_figure(arrays["lens"], i, _code(study, i, f"cutaway.show(cutaway.lens(t, top=10, of={of!r}))"))
+    )
     return Section("Layer by layer", parts=parts)
 
 
@@ -139,6 +205,7 @@ def _sources(arrays: dict[str, Any], i: int) -> Section:
     tokens = arrays["lens"]["input_token"].values[i]
     keys, values = terms["key"].values, terms.values
     by_position = [(f"{p} {label(str(t), 18)}", float(values[keys == p].sum())) for p, t in enumerate(tokens) if t]
+    places: list[dict[str, str | float]] = [{"position": float(p)} for p, t in enumerate(tokens) if t]
     order = [k for k in np.argsort(-np.abs(values)) if keys[k] >= 0][:15]
     rows = [
         [
@@ -150,9 +217,10 @@ def _sources(arrays: dict[str, Any], i: int) -> Section:
         for k in order
     ]
     picture = Picture(
-        views.waterfall(by_position, None, "Contribution of attention by source position"),
+        views.waterfall(by_position, None, "Contribution of attention by source position", "logits", places),
         "What attention heads carried from each position, summed over heads: blue for, red against.",
         views.spoken(by_position, None),
+        places={"prompt": i},
     )
     columns = ["head", "position", "source token", "contribution"]
     return Section(

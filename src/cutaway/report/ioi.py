@@ -8,13 +8,16 @@ import numpy as np
 import xarray as xr
 
 from .. import views
+from ..figures import attention_figure, effect_grid, place_of, split_terms, splitting
 from ..studies.study import Study
-from ..views import pattern, scatter, signed_grid
+from ..views import scatter
 from ..wording import label, number, percent, signed
 from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
 Parts = list[Picture | Table | Verbatim]
+ROLES = ", positions=['IO', 'S1', 'S1+1', 'S2', 'END']"
+SCORED = ("previous_token", "duplicate_token", "induction")
 MEASURES = {
     "patch_z": "output (z)",
     "direct": "direct, of the same edit",
@@ -29,13 +32,13 @@ MEASURES = {
 def sections(study: Study) -> list[Section]:
     """Findings, behaviour, depth, patching, heads, attention, direct against total, ablation, scores; then checks."""
     arrays = study.arrays
-    made = [*opening(study), _behaviour(study), _depth(arrays)]
+    made = [*opening(study), _behaviour(study), _depth(study)]
     if "patch_resid_pre" in arrays:
-        made.append(_travel(arrays))
+        made.append(_travel(study))
     if "patch_z" in arrays:
-        made.append(_grids(arrays))
+        made.append(_grids(study))
     if "heads" in arrays:
-        made += [_heads(arrays), *([_looks(arrays)] if "patterns" in arrays else []), _against(arrays)]
+        made += [_heads(arrays), *([_looks(study)] if "patterns" in arrays else []), _against(arrays)]
     if "ablation" in arrays:
         made.append(_ablation(arrays))
     if "head_scores" in arrays:
@@ -93,7 +96,8 @@ def _behaviour(study: Study) -> Section:
     return Section("Behaviour", [study.texts["words"]], parts)
 
 
-def _depth(arrays: dict[str, Any]) -> Section:
+def _depth(study: Study) -> Section:
+    arrays = study.arrays
     steps, lens = arrays["cumulative"].mean("prompt"), arrays["depth"].mean("prompt")
     layers = lens["layer"].values
     point = {str(name): float(value) for name, value in zip(steps["point"].values, steps.values, strict=True)}
@@ -122,6 +126,16 @@ def _depth(arrays: dict[str, Any]) -> Section:
     parts.append(
         Picture(picture, "Mean probability of the two names at END after each layer, by the logit lens.", words)
     )
+    if "by_layer" in arrays:
+        terms = split_terms(arrays, lambda data: data["mean"].values, between=("low", "high"))
+        total = sum(term.value for term in terms)
+        title = f"Mean logit difference = {signed(total)} logits: layers, components, heads"
+        caption = (
+            "Press a layer to see attention and MLP, press attention to see its heads. Each bar starts where the one "
+            "before it ends; blue adds, red takes away. Whiskers: intervals over families, not corrected."
+        )
+        code = _code(study, "t = m.trace(task.clean)", "cutaway.show(cutaway.attribute(t, by='component'))")
+        parts.append(splitting(terms, total, title, "logits", caption, code))
     for by, heading in (("component", "by attention and MLP"), ("head", "by head")):
         if f"by_{by}" in arrays:
             parts += _contributions(arrays[f"by_{by}"], heading)
@@ -132,11 +146,14 @@ def _contributions(data: xr.Dataset, heading: str) -> Parts:
     names, mean = [str(t) for t in data["term"].values], data["mean"].values
     kept = sorted(np.argsort(-np.abs(mean))[:14])
     chosen = [(names[i], float(mean[i])) for i in kept]
+    places = [place_of(data, int(i)) for i in kept]
     if len(kept) < len(names):
         chosen.append((f"{len(names) - len(kept)} smaller terms", float(mean.sum() - mean[kept].sum())))
+        places.append({})
     total = float(mean.sum())
     caption = f"Mean logit difference {heading}: each bar starts where the one above ends; blue adds, red takes away."
-    picture = Picture(views.waterfall(chosen, total, f"Contributions {heading}"), caption, views.spoken(chosen, total))
+    drawn = views.waterfall(chosen, total, f"Contributions {heading}", "logits", places)
+    picture = Picture(drawn, caption, views.spoken(chosen, total))
     rows = [
         [names[i], _between(data.isel(term=int(i)), ("mean", "low", "high"))] for i in np.argsort(-np.abs(mean))[:12]
     ]
@@ -147,24 +164,38 @@ def _contributions(data: xr.Dataset, heading: str) -> Parts:
     ]
 
 
-def _grid_picture(data: xr.Dataset, what: str, columns: str, caption: str) -> Picture:
+def _grid_picture(data: xr.Dataset, what: str, columns: str, caption: str, code: str = "") -> Picture:
     shares = bool(np.isfinite(data["share"]).all())
-    values = data["share" if shares else "effect"].transpose("layer", columns).values
-    certain = data["p_corrected"].transpose("layer", columns).values <= 1 - float(data.attrs["level"]) + 1e-12
-    rows = [f"L{k}" for k in data["layer"].values]
-    names = [f"H{k}" if columns in ("head", "kv_head") else str(k) for k in data[columns].values]
     share = f"share of the clean effect {'lost' if 'lost' in caption else 'restored'}"
-    unit = share if shares else "logits"
-    title = f"{what}: {unit}"
-    largest = np.argsort(-np.abs(values), axis=None)[:5]
-    at = [divmod(int(k), len(names)) for k in largest]
-    words = "Largest: " + ", ".join(f"{rows[i]} {names[j]} {signed(values[i, j])}" for i, j in at) + "."
-    return Picture(
-        signed_grid(values, rows, names, title, certain, 0.25 if shares else 0.0), f"{caption} ({unit})", words
+    return effect_grid(data, what, caption, share if shares else "logits", "share" if shares else "effect", code=code)
+
+
+def _code(study: Study, *lines: str) -> str:
+    """The Python that makes a figure of this study: the model, the task, and then these lines."""
+    card, asked = study.run_card, study.settings
+    frames = f", frames={asked['frames']!r}" if asked.get("frames") else ""
+    made = [
+        "import cutaway",
+        "from cutaway.tasks.ioi import ioi",
+        f"m = cutaway.load({str(card['model'])!r}, dtype={str(card['dtype'])!r})",
+        f"task = ioi(m, {asked['families']}, {asked['seed']}{frames})",
+        *lines,
+    ]
+    return "\n".join(made)
+
+
+def _sweep_code(study: Study, site: str, where: str = "") -> str:
+    corruption = study.settings["corruption"]
+    return _code(
+        study,
+        f"edits = cutaway.patch({site!r}, source=task.clean{where})",
+        f"found = cutaway.sweep(m, task.corrupt({corruption!r}), edits, metric='logit_diff')",
+        "cutaway.show(found)",
     )
 
 
-def _travel(arrays: dict[str, Any]) -> Section:
+def _travel(study: Study) -> Section:
+    arrays = study.arrays
     what = {
         "patch_resid_pre": (
             "Stream before each block",
@@ -177,7 +208,7 @@ def _travel(arrays: dict[str, Any]) -> Section:
         "patch_mlp_out": ("MLPs", "The clean MLP write put into the corrupted run, by layer and role"),
     }
     parts: Parts = [
-        _grid_picture(arrays[name], title, "position", caption)
+        _grid_picture(arrays[name], title, "position", caption, _sweep_code(study, name.removeprefix("patch_"), ROLES))
         for name, (title, caption) in what.items()
         if name in arrays
     ]
@@ -188,7 +219,8 @@ def _travel(arrays: dict[str, Any]) -> Section:
     return Section("Where the information travels", [note], parts)
 
 
-def _grids(arrays: dict[str, Any]) -> Section:
+def _grids(study: Study) -> Section:
+    arrays = study.arrays
     what = {
         "patch_z": ("Heads, output", "Each head's clean output (z), all positions at once"),
         "patch_v": ("Heads, values", "Values alone: what the head carries"),
@@ -204,7 +236,9 @@ def _grids(arrays: dict[str, Any]) -> Section:
     for name, (title, caption) in what.items():
         if name in arrays:
             columns = "head" if "head" in arrays[name].dims else "kv_head"
-            parts.append(_grid_picture(arrays[name], title, columns, caption))
+            site = name.removeprefix("patch_")
+            code = _sweep_code(study, site) if name != site else ""
+            parts.append(_grid_picture(arrays[name], title, columns, caption, code))
     note = (
         "For output of the abc run put into the clean one, 1 is the abc run: what is lost. All other grids: 1 is the "
         "clean run, what is restored."
@@ -230,8 +264,9 @@ def _heads(arrays: dict[str, Any]) -> Section:
     return Section("Heads that matter", note, [Table(caption, columns, rows, ["head", "size of z"])])
 
 
-def _looks(arrays: dict[str, Any]) -> Section:
-    table, drawn = arrays["heads_attention"], arrays["patterns"]
+def _looks(study: Study) -> Section:
+    arrays = study.arrays
+    table, drawn = arrays["heads_attention"], arrays["patterns"].isel(prompt=0)
     rows: list[list[str | Cell]] = []
     for name in table["chosen"].values:
         cells: list[str | Cell] = [str(name)]
@@ -242,16 +277,21 @@ def _looks(arrays: dict[str, Any]) -> Section:
         rows.append(cells)
     caption = "Mean attention between roles in the clean run, with intervals over families."
     parts: Parts = [Table(caption, ["head", *map(str, table["pair"].values)], rows, ["head"])]
-    tokens = [str(t) for t in drawn["token"].values]
-    for name in drawn["drawn"].values:
-        grid = drawn["attention"].sel(drawn=name).values
-        last = np.argsort(-grid[-1])[:3]
-        seen = ", ".join(f"{label(tokens[j])} (position {j}) {grid[-1, j]:.2f}" for j in last)
-        caption = f"{name} on “{drawn.attrs['text']}”."
-        parts.append(
-            Picture(pattern(grid, tokens, f"Attention of {name}"), caption, f"The last token looks at {seen}.")
-        )
+    scores = {"effect of its output": np.asarray(arrays["patch_z"]["effect"].transpose("layer", "head").values)}
+    if "head_scores" in arrays:
+        found = arrays["head_scores"].mean("prompt").transpose("layer", "head")
+        scores |= {f"{name.replace('_', ' ')} score": found[name].values for name in SCORED}
+    first = int(table["chosen"].size and np.ravel_multi_index(_place(str(table["chosen"].values[0])), drawn.shape[:2]))
+    lines = ["t = m.trace(task.clean)", f"found = cutaway.attention_patterns(t, [{int(drawn['prompt'])}])"]
+    code = _code(study, *lines, "cutaway.show(found)")
+    parts.append(attention_figure(drawn, str(drawn["text"].values), scores, "example", first, code))
     return Section("Where they look", parts=parts)
+
+
+def _place(head: str) -> tuple[int, int]:
+    """Layer and head of `L9H6`."""
+    layer, _, index = head.removeprefix("L").partition("H")
+    return int(layer), int(index)
 
 
 def _against(arrays: dict[str, Any]) -> Section:
@@ -259,6 +299,7 @@ def _against(arrays: dict[str, Any]) -> Section:
     named = [str(n) for n in arrays["heads"]["chosen"].values]
     y = total["effect"].transpose("layer", "head").values
     names = [f"L{i}H{j}" for i in range(y.shape[0]) for j in range(y.shape[1])]
+    places = [{"layer": float(i), "head": float(j)} for i in range(y.shape[0]) for j in range(y.shape[1])]
     parts: Parts = []
     against = {"direct": ("direct effect of the same edit", direct)}
     if "patch_v" in arrays and "head" in arrays["patch_v"].dims:
@@ -272,6 +313,7 @@ def _against(arrays: dict[str, Any]) -> Section:
             named,
             f"{what} against total effect of every head",
             (f"{axis}, logits", "total effect, logits"),
+            places,
         )
         both = np.argsort(-np.abs(y.ravel()))[:5]
         words = "; ".join(f"{names[k]} {signed(x.ravel()[k])} against {signed(y.ravel()[k])}" for k in both)
@@ -339,7 +381,7 @@ def _scores(arrays: dict[str, Any]) -> Section:
     data = arrays["head_scores"]
     layers, heads = data["layer"].values, data["head"].values
     rows: list[list[str | Cell]] = []
-    for name in ("previous_token", "duplicate_token", "induction"):
+    for name in SCORED:
         mean = data[name].mean("prompt").values
         order = np.argsort(-mean, axis=None)[:5]
         at = [divmod(int(k), len(heads)) for k in order]

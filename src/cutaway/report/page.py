@@ -1,7 +1,8 @@
 """A page: sections of sentences, pictures, tables and verbatim text, as one file that asks the network nothing.
 
-Everything that comes from a model or a prompt goes through the template's escaping. The page has no script; its style
-sheet is the only one that its content security policy lets through.
+Everything that comes from a model or a prompt goes through the template's escaping or stands in an element of a view.
+One script and one style sheet belong to the page; its content security policy lets them through by their hashes, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +20,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..saving import plain
-from ..views.frame import STYLE
-from ..views.nodes import Node
+from ..views.figure import Picture, Verbatim
+from ..views.frame import SCRIPT, STYLE, VIEWS_STYLE
+from ..views.nodes import Node, node
+from ..views.table import Cell, Table
+
+__all__ = ["Cell", "Picture", "Section", "Table", "Verbatim", "inert_json", "render"]
 
 HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture, what it shows, and the same in words."""
-
-    svg: Node
-    caption: str
-    words: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A table's cell: text, and a class that shades it."""
-
-    text: str
-    shade: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with a header row; the first column heads its rows. `left` columns hold text."""
-
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str | Cell]]
-    left: Sequence[str] = ()
-
-    def cells(self, row: Sequence[str | Cell]) -> list[tuple[Cell, bool]]:
-        """The cells of a row, each with whether it holds text rather than a number."""
-        made = [c if isinstance(c, Cell) else Cell(str(c)) for c in row]
-        return [(cell, name in self.left) for cell, name in zip(made, self.columns, strict=True)]
-
-
-@dataclass(frozen=True)
-class Verbatim:
-    """Text to be shown and copied as it is."""
-
-    caption: str
-    text: str
 
 
 @dataclass
@@ -74,19 +40,46 @@ class Section:
     links: list[tuple[str, str]] = field(default_factory=list)  # text, relative address
     folded: bool = False
 
+    def elements(self) -> list[Node]:
+        """The parts; narrow pictures that follow each other stand side by side where the page is wide enough."""
+        made: list[Node] = []
+        for narrow, parts in groupby(self.parts, lambda part: isinstance(part, Picture) and part.narrow):
+            shown = [part.element() for part in parts]
+            made += [node("div", shown, class_="pair")] if narrow and len(shown) > 1 else shown
+        return made
+
 
 def render(title: str, subtitle: str, sections: Sequence[Section], facts: Mapping[str, Any]) -> str:
     """The whole page. `facts` goes with it as data, so that every number shown can be read back from the file."""
-    css = "\n".join(file.read_text(encoding="utf-8") for file in (STYLE, HERE / "page.css"))
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    css = "\n".join(file.read_text(encoding="utf-8") for file in (STYLE, VIEWS_STYLE, HERE / "page.css"))
+    script = SCRIPT.read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.tests["picture"] = lambda part: isinstance(part, Picture)
-    environment.tests["table"] = lambda part: isinstance(part, Table)
     return environment.get_template("page.html").render(
-        title=title, subtitle=subtitle, sections=sections, css=Markup(css), style_hash=digest, data=inert_json(facts)
+        title=title,
+        subtitle=subtitle,
+        sections=sections,
+        css=Markup(css),
+        style_hash=_digest(css),
+        script=Markup(script),
+        script_hash=_digest(script),
+        data=inert_json(rounded(plain(facts))),
     )
+
+
+def _digest(text: str) -> str:
+    """As a content security policy names a text: base64 of its SHA-256."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def rounded(value: Any) -> Any:
+    """Numbers to eight significant digits, more than float32 has: a page is to be read, the result has them all."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.8g}") if isinstance(value, float) else value
 
 
 def inert_json(value: Any) -> Markup:

@@ -70,6 +70,21 @@ def effects(
     return xr.Dataset(data, coords, attrs)
 
 
+def with_example(found: xr.Dataset, clean: Prompts, other: Prompts) -> xr.Dataset:
+    """With the first prompt's tokens at each position of the grid, `clean_token` and `other_token`, as an example."""
+    if "position" not in found["effect"].dims:
+        return found
+    wanted = found["position"].values.tolist()
+    tokens = [[_first(run, p) for p in wanted] for run in (clean, other)]
+    return found.assign_coords(clean_token=("position", tokens[0]), other_token=("position", tokens[1]))
+
+
+def _first(run: Prompts, position: str | int) -> str:
+    """The first prompt's token at a role or an index; "" beyond its end."""
+    at = int(run.roles[position][0]) if position in run.roles else int(position)
+    return run.tokens[0][at] if at < len(run.tokens[0]) else ""
+
+
 def part(found: xr.Dataset, prompts: Sequence[int], source: Array, level: float = 0.95) -> xr.Dataset:
     """The same on some of the prompts."""
     index = list(prompts)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from ..saving import document, plain
-
-if TYPE_CHECKING:
-    pass
+from ..errors import BadInput
+from ..saving import document, open_result, plain
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,24 @@ class Study:
             texts=self.texts,
             arrays=plain(self.arrays),
         )
+
+
+def open_study(folder: str | Path) -> Study:
+    """A study as it was saved, arrays included, so that its page can be made again without its model.
+
+    Raises:
+        BadInput: it is no result folder, or one that holds something other than a study.
+    """
+    arrays, facts = open_result(folder)
+    what, _, kind = str(facts["kind"]).partition(" ")
+    if what != "study" or not kind:
+        raise BadInput(f"{folder} holds a result of {facts['kind']!r}, not a study.")
+    checks = [
+        Check(c["name"], c["statement"], float("nan") if c["error"] is None else c["error"], c["tolerance"])
+        for c in facts["checks"]
+    ]
+    same = {name: facts[name] for name in ("title", "settings", "run_card", "findings", "caveats", "texts", "refused")}
+    return Study(kind=kind, arrays=arrays, checks=checks, command=facts["command"], **same)
 
 
 def verdict(checks: list[Check]) -> str:

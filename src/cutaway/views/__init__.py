@@ -1,22 +1,62 @@
-"""Pictures as SVG, one kind a file. They know numbers and labels, not studies or models."""
+"""Views, one kind a file: elements that are complete as they are, and that a page's script makes answer.
+
+They know numbers and labels, not studies or models. `docs/views.md` says how one is made.
+"""
 
 from .attention import pattern
 from .bands import Band, Curve, bands
 from .colored_text import colored_text
-from .frame import shade_of, spoken, spoken_line, standalone
+from .figure import Picture, Verbatim
+from .frame import marked, shade_of, spoken, spoken_line, standalone
 from .grids import signed_grid, token_grid
+from .heads import attention
 from .histogram import histogram, spoken_histogram
+from .lens import Readings, lens_grid
 from .lines import lines
 from .matrices import matrices, spoken_matrices
 from .nodes import Node, node
 from .scatter import points, scatter
 from .spectrum import spectrum, spoken_spectrum
+from .splitting import Term, splitting, splitting_table
 from .stems import spoken_stems, stems
+from .table import Cell, Table
 from .waterfall import waterfall
 
 __all__ = [
-    "Band", "Curve", "Node",
-    "bands", "colored_text", "histogram", "lines", "matrices", "node", "pattern", "points", "scatter", "shade_of",
-    "signed_grid", "spectrum", "spoken", "spoken_histogram", "spoken_line", "spoken_matrices", "spoken_spectrum",
-    "spoken_stems", "standalone", "stems", "token_grid", "waterfall",
-]  # fmt: skip
+    "Band",
+    "Cell",
+    "Curve",
+    "Node",
+    "Picture",
+    "Readings",
+    "Table",
+    "Term",
+    "Verbatim",
+    "attention",
+    "bands",
+    "colored_text",
+    "histogram",
+    "lens_grid",
+    "lines",
+    "marked",
+    "matrices",
+    "node",
+    "pattern",
+    "points",
+    "scatter",
+    "shade_of",
+    "signed_grid",
+    "spectrum",
+    "splitting",
+    "splitting_table",
+    "spoken",
+    "spoken_histogram",
+    "spoken_line",
+    "spoken_matrices",
+    "spoken_spectrum",
+    "spoken_stems",
+    "standalone",
+    "stems",
+    "token_grid",
+    "waterfall",
+]

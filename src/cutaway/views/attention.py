@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..wording import label
-from .frame import drawing, rect, shade_of, text
+from .frame import drawing, marked, rect, shade_of, text
 from .nodes import Node
 
 Array = NDArray[np.float64]
@@ -26,7 +26,8 @@ def pattern(attention: Array, tokens: Sequence[str], title: str) -> Node:
         for j in range(i + 1):
             shade = shade_of(float(attention[i, j]))
             told = f"{label(tokens[i], 12)} to {label(tokens[j], 12)}: {attention[i, j]:.2f}"
-            body.append(rect(left + j * cell, top + i * cell, cell - 1, cell - 1, f"cell {shade}", told))
+            box = rect(left + j * cell, top + i * cell, cell - 1, cell - 1, f"cell {shade}", told)
+            body.append(marked(box, (i, j), query=i, key=j, value=float(attention[i, j])))
     foot = top + len(tokens) * cell + 16
     body.append(text(left, foot, "row: who looks; column: where; shade: attention, 0 to 1", "small"))
     return drawing(left + len(tokens) * cell + 50, foot + 8, title, body)

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..wording import number, prose
-from .frame import WIDTH, band, circle, drawing, line, mark, polyline, round_steps, text
-from .nodes import Node
+from .frame import WIDTH, band, circle, drawing, line, mark, marked, polyline, round_steps, text
+from .nodes import Node, node
 
 _DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2")
 _COLOURS, _ROW, _GAP = 4, 20, 14
@@ -109,7 +109,8 @@ def bands(
                 xs, lows, highs = zip(*run, strict=True)
                 body.append(band(xs, lows, highs, f"band band{k % _COLOURS}"))
     for k, curve in enumerate(curves):
-        body += [polyline(run, f"thin line{k % _COLOURS}") for one in curve.each for run in runs(one)]  # type: ignore[arg-type]
+        thin = [polyline(run, f"thin line{k % _COLOURS}") for one in curve.each for run in runs(one)]  # type: ignore[arg-type]
+        body += [node("g", thin, class_="each")] if thin else []
     for k, curve in enumerate(curves):
         dash, colour = _DASHES[k % len(_DASHES)], k % _COLOURS
         for run in runs(curve.middle):
@@ -117,17 +118,19 @@ def bands(
         for i, value in enumerate(curve.middle):
             if value == value:
                 told = f"{curve.name}, {ticks[i]}: {number(value)} {unit}"
-                body.append(circle(x(i), y(value), 2.5, f"dot line{colour}", told))
+                dot = circle(x(i), y(value), 2.5, f"dot line{colour}", told + _between(curve, i))
+                body.append(marked(dot, (k, i), series=curve.name, **_tick(ticks[i]), value=value, **_ends(curve, i)))
         last = [p for run in runs(curve.middle) for p in run][-1:]
         names += [(p[1], curve.name, f"name{colour}") for p in last]
     body += [text(_RIGHT + 8, at + 4, prose(words, 30), kind) for at, words, kind in _apart(names)]
     foot = _BOTTOM + 30
-    for name, signs in (marks or {}).items():
+    for row, (name, signs) in enumerate((marks or {}).items(), len(curves)):
         foot += _ROW
         for i, sign in enumerate(signs):
             if sign == sign:
                 told = f"{name}, {ticks[i]}: {said[0 if sign > 0 else 1 if sign < 0 else 2]}"
-                body.append(mark(x(i), foot - 4, sign, told))
+                shape = mark(x(i), foot - 4, sign, told)
+                body.append(marked(shape, (row, i), series=name, **_tick(ticks[i]), value=sign))
         body.append(text(_RIGHT + 8, foot, prose(name, 30), "small"))
     if marks:
         foot += _ROW
@@ -135,6 +138,21 @@ def bands(
             at = _LEFT + k * (_RIGHT - _LEFT) / 3
             body += [mark(at + 5, foot - 4, sign), text(at + 16, foot, prose(meaning, 32), "small")]
     return drawing(WIDTH, foot + 12, title, body)
+
+
+def _tick(tick: str) -> dict[str, str]:
+    """What a tick stands for: `L3` is layer 3."""
+    layer = tick.removeprefix("L")
+    return {"layer": layer} if layer != tick and layer.isdigit() else {"tick": tick}
+
+
+def _ends(curve: Curve, i: int) -> dict[str, float]:
+    return {} if curve.low is None or curve.high is None else {"low": curve.low[i], "high": curve.high[i]}
+
+
+def _between(curve: Curve, i: int) -> str:
+    ends = _ends(curve, i)
+    return f" [{number(ends['low'])}, {number(ends['high'])}]" if ends else ""
 
 
 def _apart(names: Sequence[tuple[float, str, str]]) -> list[tuple[float, str, str]]:

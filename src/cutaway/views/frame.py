@@ -15,7 +15,9 @@ from ..wording import number, percent, signed
 from .nodes import SVG, Node, node
 
 WIDTH = 760
-STYLE = Path(__file__).parent / "picture.css"
+STYLE = Path(__file__).parent / "picture.css"  # of drawings, on a page or by themselves
+VIEWS_STYLE = Path(__file__).parent / "views.css"  # of views on a page
+SCRIPT = Path(__file__).parent / "views.js"  # what a page may run
 
 
 def drawing(width: float, height: float, title: str, body: Sequence[Node]) -> Node:
@@ -61,6 +63,24 @@ def polyline(points: Iterable[tuple[float, float]], kind: str, dash: str = "", *
 def polygon(points: Iterable[tuple[float, float]], kind: str, **more: Any) -> Node:
     """An area, such as a band around a line."""
     return node("polygon", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=kind, **more)
+
+
+LINKS = ("prompt", "layer", "head", "neuron", "position", "query", "key", "token", "term")
+"""Names of places that views share. A place chosen in one view is chosen in every view of the page that shows it."""
+
+
+def marked(shape: Node, at: tuple[int, int] | None = None, **facts: str | float | None) -> Node:
+    """A shape that can be pointed at, reached with the arrow keys, pinned, and read back as a row of the table twin.
+
+    `at` is its row and column in the view's own grid. `facts` are what it stands for: places (see `LINKS`), names and
+    numbers, written in full; None and NaN are left out.
+    """
+    told = {f"data_{name}": _fact(value) for name, value in facts.items() if value is not None and value == value}
+    return shape.having(data_at=None if at is None else f"{at[0]} {at[1]}", **told)
+
+
+def _fact(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{float(value):.9g}"
 
 
 def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], kind: str, **more: Any) -> Node:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .frame import drawing, rect, shade_of, text
+from ..wording import number, signed
+from .frame import drawing, marked, rect, shade_of, text
 from .nodes import Node
 
 Array = NDArray[np.float64]
+Places = Sequence[Mapping[str, str | float]]
 CELL, LEFT = 26, 64
 
 
@@ -25,7 +27,9 @@ def token_grid(
         body.append(text(left - 8, y + 17, name, "small", "end"))
         for j, (token, probability) in enumerate(cells[i]):
             shade = shade_of(probability)
-            body.append(rect(left + j * wide, y, wide - 2, 24, f"cell {shade}"))
+            told = f"{name}, {columns[j]}: {token} {number(probability)}"
+            shape = rect(left + j * wide, y, wide - 2, 24, f"cell {shade}", told)
+            body.append(marked(shape, (i, j), row=name, column=columns[j], token=token, value=probability))
             body.append(text(left + (j + 0.5) * wide - 1, y + 16, token[:12], f"on-{shade}", "middle"))
     height = 24 + len(rows) * 26
     body.append(text(left, height + 16, "shade: probability of the token shown, 0 to 1", "small"))
@@ -40,32 +44,60 @@ def signed_grid(
     certain: NDArray[np.bool_] | None = None,
     full: float = 0.0,
     wide: int = 58,
+    *,
+    places: tuple[Places, Places] | None = None,
+    between: tuple[Array, Array] | None = None,
+    p: Array | None = None,
+    under: Sequence[tuple[str, str]] | None = None,
 ) -> Node:
-    """A grid of signed numbers: blue plus, red minus; `certain` cells framed.
+    """A grid of signed numbers: blue plus, red minus; `certain` cells framed and starred.
 
     The strongest colour is the largest number, or `full` where that is more, so that a grid of nothing looks like it.
+
+    Args:
+        values: [row, column]. NaN is hatched. places: what rows and columns stand for, such as {"layer": 3}.
+        between: ends of each cell's interval. p: of each cell, corrected.
+        under: the clean and the corrupt token of each column; both are shown where they differ.
     """
     most = max(float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0, full)
+    of_rows, of_columns = places or ([{"row": r} for r in rows], [{"column": c} for c in columns])
+    top = 20 + (30 if under else 0)
     body = [text(LEFT + (j + 0.5) * wide, 14, name, "small", "middle") for j, name in enumerate(columns)]
+    for j, (clean, corrupt) in enumerate(under or []):
+        body.append(text(LEFT + (j + 0.5) * wide, 28, clean, "token", "middle"))
+        if corrupt != clean:
+            body.append(text(LEFT + (j + 0.5) * wide, 41, f"→ {corrupt}", "token other", "middle"))
     for i, name in enumerate(rows):
-        y = 20 + i * CELL
+        y = top + i * CELL
         body.append(text(LEFT - 8, y + 17, name, "small", "end"))
         for j in range(len(columns)):
             value = float(values[i, j])
             x = LEFT + j * wide
             strength = 0.0 if most == 0 or value != value else abs(value) / most
-            kind = "pos" if value >= 0 else "neg"
-            body.append(rect(x, y, wide - 2, CELL - 2, kind, fill_opacity=strength))
-            if certain is not None and bool(certain[i, j]):
-                body.append(rect(x, y, wide - 2, CELL - 2, "axis", fill="none"))
+            kind = "none" if value != value else "pos" if value >= 0 else "neg"
+            surely = certain is not None and bool(certain[i, j])
+            low, high = (float(end[i, j]) for end in between) if between else (np.nan, np.nan)
+            chance = float("nan") if p is None else float(p[i, j])
+            told = _told(f"{name} {columns[j]}", value, low, high, chance, surely)
+            box = rect(x, y, wide - 2, CELL - 2, f"cell-{kind}", told, fill_opacity=strength if value == value else 1.0)
+            facts = {**of_rows[i], **of_columns[j], "value": value, "low": low, "high": high, "p": chance}
+            body.append(marked(box, (i, j), **facts))
+            if surely:
+                body.append(rect(x + 0.75, y + 0.75, wide - 3.5, CELL - 3.5, "sure"))
             ink = "on-p8" if strength > 0.62 else ""
-            body.append(text(x + wide / 2 - 1, y + 16, _short(value), ink, "middle"))
-    foot = 20 + len(rows) * CELL + 16
+            body.append(text(x + wide / 2 - 1, y + 16, _short(value) + ("*" if surely else ""), ink, "middle"))
+    foot = top + len(rows) * CELL + 16
     note = "blue plus, red minus" + (
-        "; framed: differs from 0, corrected over this grid" if certain is not None else ""
+        "; framed, *: differs from 0, corrected over this grid" if certain is not None else ""
     )
     body.append(text(LEFT, foot, note, "small"))
     return drawing(max(LEFT + len(columns) * wide, 440), foot + 8, title, body)
+
+
+def _told(name: str, value: float, low: float, high: float, p: float, surely: bool) -> str:
+    between = f" [{signed(low)}, {signed(high)}]" if low == low else ""
+    chance = f", p {number(p, 2)} corrected" if p == p else ""
+    return f"{name}: {signed(value)}{between}{chance}{', differs from 0' if surely else ''}"
 
 
 def _short(value: float) -> str:

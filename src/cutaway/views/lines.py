@@ -15,5 +15,8 @@ def lines(
     unit: str,
     limits: tuple[float, float] | None = None,
 ) -> Node:
-    """One line a series over labelled points; series differ in dash as well as in colour."""
+    """One line a series over labelled points; series differ in dash as well as in colour.
+
+    A tick such as `L3` stands for layer 3.
+    """
     return bands([Curve(name, heights) for name, heights in series.items()], ticks, title, unit, limits=limits)

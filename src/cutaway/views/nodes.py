@@ -48,7 +48,7 @@ class Node:
 
     def __str__(self) -> str:
         """The element as markup, everything escaped."""
-        head = self.tag + "".join(f' {name}="{escape(value)}"' for name, value in self.attributes.items())
+        head = self.tag + "".join(f" {name}={_quoted(value)}" for name, value in self.attributes.items())
         if self.tag in _VOID:
             return f"<{head}>"
         if not self.children and self.tag in _SELF_CLOSED:
@@ -111,6 +111,13 @@ def _flat(children: Iterable[Child]) -> Iterable[Node | str]:
             yield visible(child)
         elif child is not None:
             yield from _flat(child)
+
+
+def _quoted(value: str) -> str:
+    """An attribute's value in whichever quotes it has fewer of: data written as JSON has many of one kind."""
+    safe = value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    single = safe.count('"') > safe.count("'")
+    return f"""'{safe.replace("'", "&#39;")}'""" if single else f"""\"{safe.replace('"', "&#34;")}\""""
 
 
 def _number(value: float) -> str:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..wording import signed
-from .frame import WIDTH, drawing, line, rect, text
+from .frame import WIDTH, drawing, line, marked, rect, text
 from .nodes import Node
 
 ROW, LABEL = 20, 190
 
 
-def waterfall(terms: Sequence[tuple[str, float]], total: float | None, title: str, unit: str = "logits") -> Node:
+def waterfall(
+    terms: Sequence[tuple[str, float]],
+    total: float | None,
+    title: str,
+    unit: str = "logits",
+    places: Sequence[Mapping[str, str | float]] | None = None,
+) -> Node:
     """One bar a term, each starting where the last ended, so that the eye can add; then the total.
 
-    Without a total the bars all start at zero.
+    Without a total the bars all start at zero. `places` says what each term stands for, such as {"layer": 3}.
     """
     ends, at = [0.0], 0.0
     for _, value in terms:
@@ -31,19 +37,32 @@ def waterfall(terms: Sequence[tuple[str, float]], total: float | None, title: st
     body = [line(x(0), 4, x(0), rows * ROW + 8, "axis")]
     for i, (name, value) in enumerate(terms):
         start = ends[i] if total is not None else 0.0
-        body += _bar(i, name, x(start), x(start + value), signed(value), "pos" if value >= 0 else "neg", right)
+        kind = "pos" if value >= 0 else "neg"
+        body += _bar(i, name, x(start), x(start + value), value, kind, right, unit, places[i] if places else {})
         if total is not None and i + 1 < rows:
             body.append(line(x(start + value), i * ROW + 18, x(start + value), i * ROW + ROW + 8, "step"))
     if total is not None:
-        body += _bar(len(terms), "sum", x(0), x(total), signed(total), "total", right)
+        body += _bar(len(terms), "sum", x(0), x(total), total, "total", right, unit, {})
     body.append(text(left, rows * ROW + 24, unit, "small"))
     return drawing(WIDTH, rows * ROW + 32, title, body)
 
 
-def _bar(row: int, name: str, a: float, b: float, value: str, kind: str, right: float) -> list[Node]:
+def _bar(
+    row: int,
+    name: str,
+    a: float,
+    b: float,
+    value: float,
+    kind: str,
+    right: float,
+    unit: str,
+    place: Mapping[str, str | float],
+) -> list[Node]:
     y = row * ROW + 6
+    told = f"{name}: {signed(value, 4)} {unit}"
+    bar = rect(min(a, b), y, max(abs(b - a), 1), ROW - 6, kind, told)
     return [
         text(LABEL, y + 11, name, "total-name" if kind == "total" else "", "end"),
-        rect(min(a, b), y, max(abs(b - a), 1), ROW - 6, kind),
-        text(right + 8, y + 11, value, "number"),
+        marked(bar, (row, 0), **{"term": name, **place, "value": value}),
+        text(right + 8, y + 11, signed(value), "number"),
     ]

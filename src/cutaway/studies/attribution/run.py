@@ -21,6 +21,7 @@ from ...readout.annotation import annotate
 from ...readout.attribution import attribute
 from ...readout.bos import bos_sensitivity
 from ...readout.lenses import cumulative, lens
+from ...readout.patterns import attention_patterns
 from ...results import prompt_coords, run_card
 from ...tokens import token_texts
 from ...trace import Trace
@@ -72,7 +73,7 @@ def run(model: Model, settings: Settings) -> Study:
     toward = "contrast" if prompts.foils is not None else "centred"
     arrays: dict[str, Any] = {
         "next_tokens": next_tokens(trace, settings.top),
-        "lens": lens(trace, top=3, of=_asked(prompts)),
+        "lens": lens(trace, top=settings.top, of=_asked(prompts)),
         "cumulative": cumulative(trace, toward=toward),
     }
     refused = {}
@@ -81,6 +82,10 @@ def run(model: Model, settings: Settings) -> Study:
             arrays[f"by_{by}"] = attribute(trace, by=by, toward=toward)
         except Refused as error:
             refused[f"attribution by {by}"] = str(error)
+    try:
+        arrays["patterns"] = attention_patterns(trace)
+    except Refused as error:
+        refused["attention"] = str(error)
     try:
         given = [None if column is None else column.tolist() for column in (prompts.answers, prompts.foils)]
         arrays["bos"] = bos_sensitivity(model, list(settings.prompts), *given)

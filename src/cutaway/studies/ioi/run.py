@@ -22,6 +22,7 @@ from ...model import Model
 from ...readout.attribution import attribute
 from ...readout.head_scores import head_scores, role_attention
 from ...readout.lenses import cumulative
+from ...readout.patterns import attention_patterns
 from ...results import prompt_coords, run_card
 from ...stats import mean_interval
 from ...tasks.ioi import CORRUPTIONS, ioi
@@ -34,8 +35,6 @@ from .heads import attention_table, choose, halves, head_table, stability
 from .sweeps import Head, Sweeper, ablations, logit_difference
 
 PAIRS = (("S2", "S1"), ("S2", "S1+1"), ("END", "S2"), ("END", "IO"), ("END", "S1"))
-PICTURED = 4
-"""Heads whose attention is drawn."""
 
 
 @dataclass(frozen=True)
@@ -228,24 +227,9 @@ def heads(sweeper: Sweeper, arrays: dict[str, Any], settings: Settings) -> dict[
     arrays["heads"] = head_table(sweeper, arrays, chosen, testing, settings.smallest)
     if "attention" in arrays:
         arrays["heads_attention"] = attention_table(arrays["attention"], chosen, testing, settings.level)
-        arrays["patterns"] = patterns(sweeper, chosen, arrays["heads"], testing[0])
+        arrays["patterns"] = attention_patterns(sweeper.clean, [testing[0]])
     part = sweeper.task[testing]
     taken = sweeper.attempt("ablation", lambda: ablations(sweeper.model, part, chosen, settings.level))
     if taken is not None:
         arrays["ablation"], arrays["ledger"] = taken
     return facts
-
-
-def patterns(sweeper: Sweeper, chosen: list[Head], table: xr.Dataset, prompt: int) -> xr.Dataset:
-    """The attention of the heads with the largest effects on one prompt, [drawn, query, key]."""
-    size = np.abs(table["effect"].sel(measure=["patch_z", "direct"]).values).max(0)
-    drawn = [chosen[i] for i in sorted(np.argsort(-size)[:PICTURED])]
-    n = int(sweeper.task.clean.lengths[prompt])
-    found = [sweeper.clean.block(layer, ["pattern"])["pattern"][prompt, head, :n, :n] for layer, head in drawn]
-    names = [f"L{layer}H{head}" for layer, head in drawn]
-    tokens = sweeper.task.clean.tokens[prompt]
-    return xr.Dataset(
-        {"attention": (("drawn", "query", "key"), torch.stack([x.double().cpu() for x in found]).numpy())},
-        {"drawn": names, "token": ("key", tokens)},
-        {"text": sweeper.task.clean.texts[prompt]},
-    )

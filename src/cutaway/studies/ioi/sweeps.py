@@ -20,7 +20,7 @@ from ...stats import max_t, mean_interval
 from ...tasks.ioi import ROLES
 from ...tasks.task import Task
 from ...trace import Trace
-from ..effects import Array, effects, swept
+from ..effects import Array, effects, swept, with_example
 
 METHODS = ("zero", "mean", "resample")
 PARTS = ("total", "direct", "downstream", "norm", "direct_recomputed", "response")
@@ -61,7 +61,8 @@ class Sweeper:
     def denoise(self, site: str, **where: Any) -> xr.Dataset:
         """Clean activations put into the corrupted run."""
         corrupt = self.task.corrupt(self.corruption)
-        return self._effects(corrupt, patch(site, source=self.task.clean, **where), self.clean_value)
+        found = self._effects(corrupt, patch(site, source=self.task.clean, **where), self.clean_value)
+        return with_example(found, self.task.clean, corrupt)
 
     def against_abc(self, noising: bool) -> xr.Dataset:
         """Heads patched between the clean run and one of three unrelated names.

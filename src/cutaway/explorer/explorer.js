@@ -1,0 +1,276 @@
+// The explorer's page: prompts in, views out; a place chosen in any view can be changed. Text only ever becomes text.
+import { ask, get, Refused } from "/ask.js";
+import { placeOf, spell } from "/place.js";
+
+const $ = (id) => document.getElementById(id);
+const shown = []; // {question, element, python}: what a report would hold
+let model = {}, busy = null, tokens = { A: [], B: [] }, chosenAt = null;
+
+function make(tag, attributes, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (typeof value === "function") element.addEventListener(name, value);
+    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((c) => c !== null && c !== undefined));
+  return element;
+}
+
+// -- what is said ---------------------------------------------------------------------------------------------------
+
+function say(words) { $("status").textContent = words; }
+function trouble(error) {
+  if (error?.name === "AbortError") { say("Stopped."); return; }
+  const { what, why, do: next } = error instanceof Refused ? error.parts : { what: "The explorer does not answer.", why: String(error?.message || error), do: "See whether it still runs, and ask again." };
+  $("trouble").replaceChildren(make("strong", {}, what), why ? ` ${why}` : "", next ? ` ${next}` : "");
+  $("trouble").hidden = false;
+  say("");
+}
+function told(what) {
+  const start = performance.now();
+  return (event, data) => {
+    if (event === "started") { say(data.state === "ready" ? `${what} …` : "Loading the model …"); return; }
+    const { done, total } = data;
+    $("progress").hidden = false;
+    if (done === 0) $("progress").removeAttribute("value"); else $("progress").value = done / Math.max(1, total);
+    const left = done ? (performance.now() - start) / done * (total - done) / 1000 : 0;
+    say(total > 1 ? `${what}: ${done} of ${total} cells${left > 2 ? `, about ${Math.ceil(left)} s left` : ""}` : `${what} …`);
+  };
+}
+/** Run something that can be stopped; only the latest runs. */
+async function work(act) {
+  busy?.abort();
+  const mine = busy = new AbortController();
+  $("trouble").hidden = true;
+  $("stop").hidden = false;
+  try { return await act(mine.signal); } catch (error) { if (busy === mine || error?.name !== "AbortError") trouble(error); return null; } finally {
+    if (busy === mine) { busy = null; $("stop").hidden = true; $("progress").hidden = true; }
+  }
+}
+
+// -- answers ----------------------------------------------------------------------------------------------------------
+
+function sections(found, extra) {
+  return found.sections.map((one) => {
+    const body = [...one.sentences.map((text) => make("p", {}, text)), ...one.parts.map((tree) => cutaway.build(tree))];
+    const heading = make("h2", { tabindex: "-1" }, one.heading);
+    return one.folded ? make("details", {}, make("summary", {}, heading), body) : make("section", {}, heading, extra, body);
+  });
+}
+function ways(found) {
+  const copies = [["Copy Python", found.python], ["Copy command line", found.shell]].filter(([, text]) => text);
+  if (!copies.length) return null;
+  return make("div", { class: "tools ways" },
+    copies.map(([name, text]) => make("button", { type: "button", click: (e) => copy(text, e.currentTarget) }, name)),
+    make("details", { class: "twin" }, make("summary", {}, "Show"), copies.map(([, text]) => make("pre", { tabindex: "0" }, make("code", {}, text)))));
+}
+async function copy(text, button) {
+  try { await navigator.clipboard.writeText(text); say("Copied."); } catch {
+    const area = make("textarea", { class: "spoken", "aria-hidden": "true" });
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    say(document.execCommand("copy") ? "Copied." : "Copying is not allowed here: open Show, and select the text.");
+    area.remove();
+    button.focus();
+  }
+}
+/** Put an answer where it belongs: into `host`, which holds it alone, or before everything else there. */
+function put(host, question, found, more) {
+  const [element] = sections(found, [ways(found), more]);
+  const entry = { question, element, python: found.python };
+  if (host === $("changes")) { host.prepend(element); shown.unshift(entry); } else { host.append(element); shown.push(entry); }
+  cutaway.enhance(element);
+  $("keep").hidden = false;
+  return element;
+}
+function take(element) {
+  const at = shown.findIndex((one) => one.element === element);
+  if (at >= 0) shown.splice(at, 1);
+  element.remove();
+}
+function clear() {
+  shown.length = 0;
+  $("answers").replaceChildren();
+  $("changes").replaceChildren();
+  $("keep").hidden = true;
+  $("change").hidden = true;
+}
+
+// -- asking -----------------------------------------------------------------------------------------------------------
+
+const fields = { a: "text", b: "other", answer: "answer", foil: "foil" };
+const asked = () => Object.fromEntries(Object.values(fields).map((id) => [id, $(id).value]).filter(([, value]) => value));
+const VIEWS = [["tokens", "Reading the prompt"], ["compare", "Comparing"], ["lens", "Reading every layer"], ["attribution", "Adding up what was written"], ["attention", "Looking where heads look"]];
+
+function look() {
+  if (!$("text").value) { $("text").focus(); trouble(new Refused({ what: "There is no prompt.", why: "", do: "Type one, or press an example." })); return; }
+  remember();
+  return work(async (signal) => {
+    const start = performance.now(), base = asked();
+    let first = true;
+    for (const [kind, words] of VIEWS) {
+      if (kind === "compare" && !base.other) continue;
+      const found = await ask("/api/ask", { kind, ...base }, told(words), signal);
+      if (first) { clear(); closeResults(); tokens = { A: [], B: [] }; first = false; }
+      if (kind === "tokens") tokens.A = found.facts.tokens;
+      const element = put($("answers"), { kind, ...base }, found);
+      if (kind === "compare") { tokens.B = [...element.querySelectorAll("figure.prompt .chip")].map((chip) => chip.textContent); $("answers").append(gridForm(base)); }
+    }
+    $("patch").disabled = !base.other;
+    $("patch").title = base.other ? "" : "Type a prompt B to patch from.";
+    say(`Done in ${((performance.now() - start) / 1000).toFixed(1)} s. Choose a cell, a head or a token to change it.`);
+  });
+}
+/** The grid of a pair: what of A restores its answer in B. */
+function gridForm(base) {
+  const names = { resid_pre: "the stream, layer x position", attn_out: "attention, layer x position", mlp_out: "MLPs, layer x position", z: "heads, layer x head" };
+  const site = make("select", { id: "site" }, (model.grids || Object.keys(names)).map((name) => make("option", { value: name }, names[name] || name)));
+  const host = make("div", {});
+  const run = make("button", { type: "submit", class: "primary" }, "Run");
+  const form = make("form", { class: "bar", submit: (event) => {
+    event.preventDefault();
+    work(async (signal) => {
+      const question = { kind: "grid", ...base, site: site.value };
+      const found = await ask("/api/ask", question, told("Patching"), signal);
+      for (const old of [...host.children]) take(old);
+      const element = put(host, question, found);
+      say("Patched.");
+      element.querySelector("h2").focus();
+    });
+  } }, make("label", {}, "Put what A has into B, place by place: ", site), run);
+  return make("section", { id: "grid" }, make("h2", {}, "What restores A’s answer in B"), form, host);
+}
+function change(edit) {
+  const b = $("which").value === "B", base = asked();
+  const question = { kind: "edit", edit, place: $("place").value.trim(), metric: $("metric").value, ...base, prompt: b ? "B" : "A" };
+  if (b) [question.text, question.other] = [base.other || "", base.text];
+  if (edit === "add" || edit === "remove") Object.assign(question, { toward: $("toward").value, against: $("against").value, scale: Number($("scale").value) });
+  for (const [name, value] of Object.entries(question)) if (value === "") delete question[name];
+  if (!("text" in question)) { trouble(new Refused({ what: "There is no prompt B.", why: "", do: "Type one and press Look." })); return; }
+  if (!question.place) { $("place").focus(); trouble(new Refused({ what: "No place is chosen.", why: "", do: "Choose a cell, a head or a token, or type a place such as L3.resid_post@-1." })); return; }
+  const from = chosenAt;
+  work(async (signal) => {
+    const found = await ask("/api/ask", question, told("Changing"), signal);
+    const back = make("button", { type: "button", click: () => { (from?.isConnected ? from : $("place")).focus(); from?.scrollIntoView?.({ block: "center" }); } }, "Back to the place");
+    const gone = make("button", { type: "button", click: () => { take(element); $("place").focus(); } }, "Remove this");
+    const element = put($("changes"), question, found, make("div", { class: "tools" }, back, gone));
+    say(found.sections[0].sentences[0] || "Changed.");
+    const heading = element.querySelector("h2");
+    heading.focus({ preventScroll: true });
+    heading.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+  });
+}
+
+// -- choosing ---------------------------------------------------------------------------------------------------------
+
+document.addEventListener("cutaway:chosen", (event) => {
+  const { places, from } = event.detail, figure = from?.closest?.("figure.view");
+  if (!places || !shown.length) return;
+  const place = placeOf(places, figure);
+  if (!place) return;
+  chosenAt = from;
+  $("place").value = place;
+  $("which").value = places.prompt === "B" ? "B" : "A";
+  placed();
+  $("change").hidden = false;
+});
+function placed() {
+  const words = spell($("place").value, tokens[$("which").value]);
+  $("placed").textContent = words || ($("place").value ? "not a place" : "choose a cell, a head or a token");
+}
+
+// -- the address keeps what is asked, so that it can be a bookmark ------------------------------------------------------
+
+function remember() {
+  const words = new URLSearchParams();
+  for (const [key, id] of Object.entries(fields)) if ($(id).value) words.set(key, $(id).value);
+  history.replaceState(null, "", `#${words}`);
+}
+function recall() {
+  const words = new URLSearchParams(location.hash.slice(1));
+  if (words.get("result") !== null) return openResult(words.get("result"));
+  if (!words.get("a")) return null;
+  for (const [key, id] of Object.entries(fields)) $(id).value = words.get(key) || "";
+  return look();
+}
+
+// -- saved results ------------------------------------------------------------------------------------------------------
+
+function listResults(list) {
+  $("results").hidden = !list.length;
+  $("results").replaceChildren(make("span", { class: "soft" }, "Saved: "),
+    ...list.map(({ id, title }) => make("button", { type: "button", "data-result": id, click: () => openResult(id) }, title)));
+}
+function closeResults() { for (const one of $("results").querySelectorAll("button")) one.removeAttribute("aria-pressed"); }
+function openResult(id) {
+  return work(async () => {
+    const found = await get(`/api/results/${encodeURIComponent(id)}`);
+    clear();
+    closeResults();
+    $("results").querySelector(`[data-result="${CSS.escape(id)}"]`)?.setAttribute("aria-pressed", "true");
+    const title = make("h2", { class: "title", tabindex: "-1" }, found.title);
+    const page = make("a", { href: `/results/${encodeURIComponent(id)}`, target: "_blank", rel: "noopener" }, "Open as a page");
+    const made = sections(found, null);
+    $("answers").append(title, make("p", { class: "subtitle" }, `${found.subtitle} · `, page), ...made);
+    cutaway.enhance($("answers"));
+    history.replaceState(null, "", `#result=${encodeURIComponent(id)}`);
+    say("Opened. No model was needed.");
+    title.focus();
+  });
+}
+
+// -- keeping ------------------------------------------------------------------------------------------------------------
+
+function save() {
+  const questions = shown.slice(0, 24).map((one) => one.question);
+  work(async (signal) => {
+    const found = await ask("/api/report", { questions }, told("Writing the report"), signal);
+    const link = make("a", { href: URL.createObjectURL(new Blob([found.html], { type: "text/html" })), download: found.name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    say(`Saved ${found.name}.`);
+  });
+}
+
+// -- the model, and starting --------------------------------------------------------------------------------------------
+
+const EXAMPLES = [
+  ["Capitals", "The capital of Poland is", "The capital of Peru is"],
+  ["Who receives", "When Mary and John got to the park, John gave a ball to", "When Mary and John got to the park, Mary gave a ball to"],
+];
+async function watch() {
+  try {
+    model = await get("/api/state");
+  } catch (error) { $("model").textContent = "The explorer does not answer. See whether it still runs."; setTimeout(watch, 3000); return; }
+  const about = model.layers ? ` · ${model.layers} layers · d_model ${model.width} · ${model.dtype}${model.certified ? " · certified" : ""}` : "";
+  const words = { asleep: "is loaded when you first ask", loading: "is loading …", ready: "is ready", failed: `could not be loaded. ${model.trouble}` };
+  $("model").textContent = `${model.model} ${words[model.state]}${about}`;
+  if (!$("results").dataset.listed) { $("results").dataset.listed = "1"; listResults(model.results); }
+  if (model.state === "asleep" || model.state === "loading") setTimeout(watch, model.state === "loading" ? 400 : 1500);
+}
+$("ask").addEventListener("submit", (event) => { event.preventDefault(); look(); });
+for (const id of ["text", "other"]) $(id).addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); look(); }
+});
+$("swap").addEventListener("click", () => {
+  [$("text").value, $("other").value] = [$("other").value, $("text").value];
+  [$("answer").value, $("foil").value] = [$("foil").value, $("answer").value];
+  if ($("text").value) look();
+});
+$("stop").addEventListener("click", () => busy?.abort());
+$("edit").addEventListener("submit", (event) => { event.preventDefault(); change(event.submitter?.value || "zero"); });
+$("place").addEventListener("input", placed);
+$("which").addEventListener("change", placed);
+$("away").addEventListener("click", () => { $("change").hidden = true; (chosenAt?.isConnected ? chosenAt : $("text")).focus(); });
+$("open").addEventListener("click", () => { $("change").hidden = false; $("place").focus(); });
+$("more").addEventListener("click", () => $("more").setAttribute("aria-expanded", String($("change").classList.toggle("more"))));
+$("save").addEventListener("click", save);
+$("python").addEventListener("click", (event) => copy(shown.map((one) => one.python).filter(Boolean).join("\n"), event.currentTarget));
+$("examples").append(make("span", { class: "soft" }, "Try: "), ...EXAMPLES.map(([name, a, b]) => make("button", { type: "button", click: () => {
+  $("text").value = a; $("other").value = b; $("answer").value = $("foil").value = ""; look();
+} }, name)));
+window.addEventListener("hashchange", recall);
+placed();
+watch();
+recall();

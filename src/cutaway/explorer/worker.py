@@ -1,0 +1,172 @@
+"""One thread has the model; questions wait their turn, tell how far they are, and can be cancelled."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import CutawayError
+from .answer import Answer, report
+from .asking import answered
+from .limits import WAITING
+from .question import Question
+from .refusal import Refusal
+from .subject import Subject
+
+Listener = Callable[[str, dict[str, Any]], None]
+"""Called with an event's name and data: `progress`, then one of `answer`, `error`, `cancelled`."""
+KEPT = 64
+
+
+class Cancelled(Exception):
+    """The question is no longer asked."""
+
+
+class Job:
+    """Questions that are being answered for one listener. With several, the answers become one report."""
+
+    def __init__(self, number: int, questions: list[Question], whole: bool, listen: Listener) -> None:
+        self.number, self.questions, self.whole, self.listen = number, questions, whole, listen
+        self.gone = threading.Event()
+
+    def progress(self, done: int, total: int) -> None:
+        """Tell how far it is.
+
+        Raises:
+            Cancelled: nobody asks any more.
+        """
+        if self.gone.is_set():
+            raise Cancelled
+        self.listen("progress", {"done": done, "total": total})
+
+
+class Worker:
+    """The model and the questions about it.
+
+    Args:
+        load: opens the model; called in the worker's thread, when first needed.
+        name: what the model is called.
+        verbose: print the traceback of an error that should not happen.
+    """
+
+    def __init__(self, load: Callable[[], Any], name: str, verbose: bool = False) -> None:
+        self.name, self.verbose = name, verbose
+        self._load = load
+        self._subject: Subject | None = None
+        self._queue: queue.Queue[Job] = queue.Queue()
+        self._jobs: dict[int, Job] = {}
+        self._lock = threading.Lock()
+        self._count = 0
+        self._known: OrderedDict[Question, Answer] = OrderedDict()
+        self.state, self.trouble, self.about = "asleep", "", {}  # type: tuple[str, str, dict[str, Any]]
+        threading.Thread(target=self._work, name="explorer", daemon=True).start()
+
+    def wake(self) -> None:
+        """Load the model now, without a question."""
+        self._queue.put(Job(0, [], False, lambda event, data: None))
+
+    def ask(self, questions: list[Question], whole: bool, listen: Listener) -> Job:
+        """Have questions answered; `whole`: as one report.
+
+        Raises:
+            Refusal: too many wait already.
+        """
+        with self._lock:
+            if len(self._jobs) >= WAITING:
+                raise Refusal(
+                    503, f"{WAITING} questions wait already.", "One is answered at a time.", "Cancel one, or wait."
+                )
+            self._count += 1
+            job = Job(self._count, questions, whole, listen)
+            self._jobs[job.number] = job
+        self._queue.put(job)
+        return job
+
+    def cancel(self, number: int) -> None:
+        """Give up a question.
+
+        Raises:
+            Refusal: it is not being asked.
+        """
+        job = self._jobs.get(number)
+        if job is None:
+            raise Refusal(404, f"There is no question {number}.", "It is answered, or was never asked.", "Ask again.")
+        job.gone.set()
+
+    def close(self) -> None:
+        """Give up everything."""
+        for job in list(self._jobs.values()):
+            job.gone.set()
+
+    # -- in the worker's thread -----------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            job = self._queue.get()
+            try:
+                event, data = self._outcome(job)
+            except Cancelled:
+                event, data = "cancelled", {}
+            except Refusal as error:
+                event, data = "error", error.parts
+            except CutawayError as error:
+                event, data = "error", _parts(str(error))
+            except Exception as error:  # noqa: BLE001 - the last place where it can become a message
+                if self.verbose:
+                    traceback.print_exception(error, file=sys.stderr)
+                what = f"Unexpected {type(error).__name__}: {error}"
+                do = "Run with -v to see where, and please report it."
+                event, data = "error", {"what": what, "why": "This should not happen.", "do": do}
+            with self._lock:
+                self._jobs.pop(job.number, None)
+            job.listen(event, data)
+
+    def _outcome(self, job: Job) -> tuple[str, dict[str, Any]]:
+        if job.gone.is_set():
+            raise Cancelled
+        subject = self._awake()
+        answers = [self._answer(subject, question, job) for question in job.questions]
+        if job.whole:
+            text = report(answers, subject.name, [q.facts() for q in job.questions])
+            return "answer", {"html": text, "name": "explored.html"}
+        return "answer", answers[0].document() if answers else {}
+
+    def _answer(self, subject: Subject, question: Question, job: Job) -> Answer:
+        if question not in self._known:
+            job.progress(0, 1)
+            self._known[question] = answered(subject, question, job.progress)
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        self._known.move_to_end(question)
+        return self._known[question]
+
+    def _awake(self) -> Subject:
+        if self._subject is None:
+            self.state, self.trouble = "loading", ""
+            try:
+                model = self._load()
+            except CutawayError as error:
+                self.state, self.trouble = "failed", str(error)
+                raise
+            except Exception as error:
+                self.state, self.trouble = "failed", f"{type(error).__name__}: {error}"
+                raise
+            self._subject = Subject(model, self.name)
+            self.about = {
+                "layers": model.n_layers,
+                "width": model.d_model,
+                "dtype": str(model.dtype).removeprefix("torch."),
+                "certified": bool(model.certificate.ok),
+            }
+            self.state = "ready"
+        return self._subject
+
+
+def _parts(message: str) -> dict[str, str]:
+    """A library's message, which says all three itself."""
+    return {"what": message, "why": "", "do": ""}

@@ -1,0 +1,124 @@
+"""Grids of effects: layer x position or role, layer x head, with intervals and corrected tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from .. import views
+from ..views import Picture
+from ..wording import label, signed
+
+Array = NDArray[np.float64]
+FULL = 0.25
+"""A share of this size has the strongest colour if nothing in the grid is larger, so that a grid of nothing is pale."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A grid's numbers and labels: values and all that goes with them are [row, column]."""
+
+    values: Array
+    rows: list[str]
+    columns: list[str]
+    places: tuple[list[Mapping[str, str | float]], list[Mapping[str, str | float]]]
+    certain: NDArray[np.bool_] | None
+    between: tuple[Array, Array] | None
+    p: Array | None
+    under: list[tuple[str, str]] | None
+
+
+def grid_numbers(data: xr.Dataset, of: str = "effect") -> Numbers:
+    """The grid of `data` over one or two dimensions, layers down the side.
+
+    Args:
+        data: `of`, and as far as known its interval (`low`, `high`), `p_corrected`, the attribute `level`, and
+            `clean_token` and `other_token` of each position.
+    """
+    if data[of].ndim == 1:
+        data = data.expand_dims({"all": ["all"]}, axis=-1)
+    rows, columns = _axes(data[of])
+    grid = data.transpose(..., rows, columns)
+    ends = ("low", "high") if of == "effect" else (f"{of}_low", f"{of}_high")
+    p = np.asarray(grid["p_corrected"].values, float) if "p_corrected" in grid else None
+    under = None
+    if "clean_token" in grid.coords and columns == "position":
+        tokens = [[label(str(t), 12) for t in grid[f"{run}_token"].values] for run in ("clean", "other")]
+        under = [(clean, other) for clean, other in zip(*tokens, strict=True)]
+    return Numbers(
+        np.asarray(grid[of].values, float),
+        _names(rows, grid),
+        _names(columns, grid),
+        (_places(rows, grid), _places(columns, grid)),
+        None if p is None else p <= 1 - float(data.attrs.get("level", 0.95)) + 1e-12,
+        (grid[ends[0]].values, grid[ends[1]].values) if ends[0] in grid else None,
+        p,
+        under,
+    )
+
+
+def effect_grid(
+    data: xr.Dataset, what: str, caption: str, unit: str = "logits", of: str = "effect", code: str = ""
+) -> Picture:
+    """A grid of effects as `studies.effects.effects` makes it.
+
+    Args:
+        data: see `grid_numbers`. what: what was done, in a few words. of: `effect`, or `share` with its own interval.
+    """
+    found = grid_numbers(data, of)
+    if found.under:
+        caption += "; beneath, the first prompt's token, and the other run's where it differs"
+    picture = views.signed_grid(
+        found.values,
+        found.rows,
+        found.columns,
+        f"{what}: {unit}",
+        found.certain,
+        FULL if of == "share" else full_scale(unit),
+        places=found.places,
+        between=found.between,
+        p=found.p,
+        under=found.under,
+        wide=_width(found.columns, found.under),
+    )
+    return Picture(picture, f"{caption} ({unit})", spoken_grid(found.values, found.rows, found.columns), code=code)
+
+
+def full_scale(unit: str) -> float:
+    """The largest number that there can be, where the unit tells; else 0."""
+    return 1.0 if unit.startswith(("attention", "probability")) else 0.0
+
+
+def _width(names: Sequence[str], under: Sequence[tuple[str, str]] | None) -> int:
+    longest = max([len(n) for n in names] + [len(t) + 2 for pair in under or () for t in pair])
+    return min(max(62, 7 * longest + 6), 120)
+
+
+def _axes(values: xr.DataArray) -> tuple[str, str]:
+    dims = [str(d) for d in values.dims]
+    rows = "layer" if "layer" in dims else dims[0]
+    return rows, next(d for d in dims if d != rows)
+
+
+def _names(dim: str, data: xr.Dataset) -> list[str]:
+    letter = {"layer": "L", "head": "H", "kv_head": "H"}.get(dim, "")
+    return [f"{letter}{value}" for value in _values(dim, data)]
+
+
+def _values(dim: str, data: xr.Dataset) -> Sequence[object]:
+    return data[dim].values.tolist() if dim in data.coords else range(data.sizes[dim])
+
+
+def _places(dim: str, data: xr.Dataset) -> list[Mapping[str, str | float]]:
+    return [{dim.replace("_", "-"): str(value)} for value in _values(dim, data)]
+
+
+def spoken_grid(values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> str:
+    """A grid in words: its largest cells."""
+    order = np.argsort(-np.abs(np.nan_to_num(values)), axis=None)[:5]
+    at = [divmod(int(k), len(columns)) for k in order]
+    return "Largest: " + ", ".join(f"{rows[i]} {columns[j]} {signed(values[i, j])}" for i, j in at) + "."

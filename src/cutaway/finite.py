@@ -1,0 +1,158 @@
+"""NaN and infinity found and named: the first site, layer, position and prompt where they appear, and the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .anatomy import not_finite_weights, steady
+from .errors import BadInput, Refused
+from .hooks import Hooks
+from .prompts import Prompts
+from .sites import SITES
+from .taps import Both, Tap, attach
+from .wording import prose
+
+if TYPE_CHECKING:
+    from .model import Model
+
+LEFT_OUT = ("pattern", "logits")
+"""Sites that are not watched: a pattern is at most 1, and logits come last."""
+
+
+class NotFinite(BadInput):
+    """NaN or infinity in a run. `cell`: of the grid, where it came with an edit."""
+
+    def __init__(self, message: str, cell: int | None = None) -> None:
+        super().__init__(message)
+        self.cell = cell
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Where something was first seen, and what."""
+
+    site: str
+    layer: int | None
+    position: int
+    value: float
+
+
+class _Watch:
+    """A tap that remembers where a prompt's first NaN or infinity was."""
+
+    def __init__(self, sites: frozenset[tuple[str, int | None]], row: int, length: int) -> None:
+        self.sites, self.row, self.length = sites, row, length
+        self.seen: Seen | None = None
+
+    def wants(self, site: str, layer: int | None) -> bool:
+        return (site, layer) in self.sites
+
+    def __call__(self, site: str, layer: int | None, value: Tensor) -> Tensor:
+        if self.seen is None:
+            mine = value[self.row, : self.length].flatten(1)
+            bad = (~torch.isfinite(mine)).nonzero()
+            if len(bad):
+                at, inside = bad[0].tolist()
+                self.seen = Seen(site, layer, at, float(mine[at, inside]))
+        return value
+
+
+def all_finite(x: Tensor) -> bool:
+    """One pass over it."""
+    return bool(torch.isfinite(x).all())
+
+
+def require_finite(
+    model: Model,
+    prompts: Prompts,
+    left: Tensor,
+    numbers: Sequence[int] | None = None,
+    what: str = "Prompt",
+    edit: Tap | None = None,
+) -> None:
+    """Pass if what left the last block [prompt, position, d_model] is finite at every real token.
+
+    Args:
+        numbers: how the prompts are counted, where they are some of more.
+        what: how a prompt is called.
+        edit: what was made in their run.
+
+    Raises:
+        NotFinite: it is not; the message names the prompt and the first place.
+    """
+    if all_finite(left):
+        return
+    real = prompts.mask.to(left.device)
+    bad = (~torch.isfinite(left[:, : real.shape[1]])).any(-1) & real
+    if bool(bad.any()):
+        row = int(bad.any(1).int().argmax())
+        seen = first_place(model, prompts, row, edit)
+        raise not_finite(model, prompts, row, row if numbers is None else int(numbers[row]), seen, what, edit)
+
+
+def not_finite(
+    model: Model,
+    prompts: Prompts,
+    row: int,
+    number: int,
+    seen: Seen | None,
+    what: str = "Prompt",
+    edit: Tap | None = None,
+    cell: int | None = None,
+) -> NotFinite:
+    """The error to raise for a prompt, the `row`-th here and the `number`-th of all. `edit`: made in its run."""
+    who = f"{what} {number} (“{prose(prompts.texts[row], 60)}”)"
+    weights = not_finite_weights(model.hf)
+    half = model.dtype.itemsize < 4
+    if seen is None:
+        said = f"{who} leaves NaN or infinity after the last block, and a run of its own does not show where first."
+    else:
+        kind = "NaN" if seen.value != seen.value else "infinity"
+        place = seen.site if seen.layer is None else f"L{seen.layer}.{seen.site}"
+        said = f"{who}: {kind} first appears in {place} at position {seen.position}."
+    if weights:
+        said += f" These weights are not finite: {', '.join(weights)}. Get a whole copy of the model."
+    elif half:
+        most = torch.finfo(model.dtype).max
+        name = str(model.dtype).removeprefix("torch.")
+        said += (
+            f" All weights are finite: {name} overflows, it holds at most {most:.5g}. Load the model in float32 or "
+            "bfloat16."
+        )
+    elif edit is not None:
+        said += " All weights are finite, and so is the unedited run: look at what the edit puts there."
+    else:
+        said += " All weights are finite."
+    return NotFinite(said, cell)
+
+
+def first_place(model: Model, prompts: Prompts, row: int, edit: Tap | None = None) -> Seen | None:
+    """Where NaN or infinity first appears in a prompt, found by one whole run; None if it does not."""
+    from .trace import check_site  # which imports this module
+
+    allowed = set()
+    for site in SITES.values():
+        for layer in range(model.n_layers) if site.per_layer else [None]:
+            try:
+                check_site(model, site.name, layer)
+            except (Refused, BadInput):
+                continue
+            allowed.add((site.name, layer))
+    some = frozenset(key for key in allowed if key[0] not in LEFT_OUT)
+    stream = frozenset(key for key in some if key[0] in ("embed", "resid_pre", "resid_post", "final_norm"))
+    for sites in (some, stream):  # where attention cannot be watched, the stream can
+        watch = _Watch(sites, row, int(prompts.lengths[row]))
+        try:
+            with steady(model.hf), Hooks() as hooks:
+                tap = watch if edit is None else Both(edit, watch)
+                with attach(hooks, model.anatomy, tap):
+                    model.forward(prompts, all_logits=False)
+        except (RuntimeError, Refused):
+            continue
+        return watch.seen
+    return None

@@ -1,0 +1,164 @@
+"""The page of one sweep: its grid with intervals and corrected tests, and how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..errors import BadInput
+from ..figures import effect_grid
+from ..saving import document, open_result
+from ..wording import number, shown_text, signed
+from .page import Cell, Picture, Section, Table, Verbatim, render
+
+FACETS = 12
+"""Grids drawn of a sweep over three axes; the result has all."""
+
+_HOW = {
+    "denoise": "the clean value put into the corrupted run",
+    "noise": "the corrupted value put into the clean run",
+    "zero": "zero in its place",
+    "mean": "the mean over corrupted runs in its place",
+    "resample": "another prompt's value in its place",
+}
+
+
+def sweep_page(found: xr.Dataset, facts: Mapping[str, Any]) -> str:
+    """The page. `found` is as `studies.effects.effects` makes it; `facts` is the document that goes with it."""
+    title, subtitle, sections = sweep_sections(found, facts)
+    return render(title, subtitle, sections, facts)
+
+
+def sweep_sections(found: xr.Dataset, facts: Mapping[str, Any]) -> tuple[str, str, list[Section]]:
+    """Title, subtitle and sections of the page."""
+    settings = facts["settings"]
+    how, site, metric = (str(settings[key]) for key in ("how", "site", "metric"))
+    shares = bool(np.isfinite(found["share"]).all())
+    unit = f"share of the way from one run to the other in {metric}" if shares else f"change of {metric}"
+    caption = f"{site}: {_HOW.get(how, how)}. Means over {found.attrs['families']} families of prompts"
+    warnings = [str(found.attrs.get(key, "")) for key in ("warning", "no_share")]
+    notes = [text for text in (settings.get("note", ""), *warnings) if text]
+    pictures: list[Picture | Table | Verbatim] = [
+        effect_grid(
+            part, f"{how} {site}{where}", caption, unit, "share" if shares else "effect", code=_code(found, settings)
+        )
+        for where, part in _facets(found)
+    ]
+    rows = [[str(k), str(v)] for k, v in found.attrs.items()]
+    chosen = [[str(k), str(v)] for k, v in settings.items() if v is not None]
+    made: list[Picture | Table | Verbatim] = [
+        Table("Run card", ["what", "value"], rows, ["what", "value"]),
+        Table("Settings", ["what", "value"], chosen, ["what", "value"]),
+    ]
+    if facts.get("command"):
+        made.append(Verbatim("The command that made this", str(facts["command"])))
+    says = (
+        "Patching asks what one part can restore or break while everything else stays in the other run. A part that "
+        "another one stands in for can show nothing: small is not unused. Intervals and tests are over families of "
+        "these prompts and do not speak for others."
+    )
+    sections = [
+        Section("What was found", [_plainly(found, settings), *notes], pictures),
+        Section("The largest", parts=[_largest(found)]),
+        Section("What this does not say", [says]),
+        Section("How this was made", parts=made, folded=True),
+    ]
+    subtitle = f"Sweep of {site} · {found.attrs['model']} · {settings['task']}"
+    return shown_text(headline(found, settings)), subtitle, sections
+
+
+def sweep_document(found: xr.Dataset, settings: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """What goes with a sweep as JSON."""
+    return document("patch", settings=settings, result=found, command=command)
+
+
+def open_sweep(folder: Any) -> str:
+    """The page of a saved sweep.
+
+    Raises:
+        BadInput: it is no result folder, or holds something else.
+    """
+    arrays, facts = open_result(folder)
+    if facts["kind"] != "patch" or "sweep" not in arrays:
+        raise BadInput(f"{folder} holds a result of {facts['kind']!r}, not a sweep.")
+    return sweep_page(arrays["sweep"], facts)
+
+
+def headline(found: xr.Dataset, settings: Mapping[str, Any]) -> str:
+    """The largest cell and how many differ from zero, in one sentence."""
+    effect, p = found["effect"], found["p_corrected"].values
+    at = np.unravel_index(int(np.nanargmax(np.abs(effect.values))), effect.shape)
+    where = "".join(_named(str(d), effect[d].values[i]) for d, i in zip(effect.dims, at, strict=True))
+    one = found.isel({str(d): int(i) for d, i in zip(effect.dims, at, strict=True)})
+    moved = int((p <= 1 - float(found.attrs.get("level", 0.95)) + 1e-12).sum())
+    return (
+        f"{settings['how']} {settings['site']}: {where} changes {settings['metric']} most, {signed(one['effect'])} "
+        f"[{signed(one['low'])}, {signed(one['high'])}]; {moved} of {p.size} cells differ from 0"
+    )
+
+
+def _plainly(found: xr.Dataset, settings: Mapping[str, Any]) -> str:
+    base, level = float(found["base"].mean()), 100 * float(found.attrs.get("level", 0.95))
+    return (
+        f"Without an edit, {settings['metric']} is {signed(base)} on average. Below: what each edit changes, with "
+        f"{level:g} % t intervals over families; framed and starred cells differ from 0 by a sign-flip max-T test over "
+        "the whole grid."
+    )
+
+
+def _named(dim: str, value: Any) -> str:
+    """A cell's place in a sentence: `L3H2`, `L3 at S2`."""
+    letter = {"layer": "L", "head": "H", "kv_head": "H"}.get(dim)
+    return f" at {value}" if letter is None else f"{letter}{value}"
+
+
+def _facets(found: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
+    """The grid, or one for each value of its third axis."""
+    dims = [str(d) for d in found["effect"].dims]
+    if len(dims) < 3:
+        return [("", found)]
+    third = next(d for d in dims if d not in ("layer", "head", "kv_head"))
+    return [(f" at {value}", found.isel({third: i})) for i, value in enumerate(found[third].values[:FACETS])]
+
+
+def _largest(found: xr.Dataset, top: int = 20) -> Table:
+    effect = found["effect"]
+    dims = [str(d) for d in effect.dims]
+    order = np.argsort(-np.abs(np.nan_to_num(effect.values)), axis=None)[:top]
+    rows: list[list[str | Cell]] = []
+    places: list[dict[str, str | int]] = []
+    for k in order:
+        at = np.unravel_index(int(k), effect.shape)
+        one = found.isel({d: int(i) for d, i in zip(dims, at, strict=True)})
+        values = {d: str(effect[d].values[i]) for d, i in zip(dims, at, strict=True)}
+        between = f"{signed(one['low'])} to {signed(one['high'])}"
+        rows.append(
+            [*values.values(), signed(one["effect"]), between, number(one["p_corrected"], 2), signed(one["share"])]
+        )
+        places.append({d: v for d, v in values.items() if d in ("layer", "head", "position")})
+    columns = [*dims, "effect", "95 % interval", "p corrected", "share"]
+    caption = f"The {len(rows)} largest of {effect.size} cells; p by sign-flip max-T over all of them."
+    return Table(caption, columns, rows, ["position"], places=places)
+
+
+def _code(found: xr.Dataset, settings: Mapping[str, Any]) -> str:
+    """The Python that makes the grid, for the tasks that ship with the package."""
+    how, site, metric = settings["how"], settings["site"], settings["metric"]
+    if settings.get("pairs_file") or how not in ("denoise", "noise"):
+        return ""
+    which = f"({settings['corruption']!r})" if settings.get("corruption") else "()"
+    base, source = ("corrupt", "task.clean") if how == "denoise" else ("task.clean", "corrupt")
+    return "\n".join(
+        [
+            "import cutaway",
+            "from cutaway.tasks import make_task",
+            f"m = cutaway.load({str(found.attrs['model'])!r})",
+            f"task = make_task({settings['name']!r}, m, families={settings['families']}, seed={settings['seed']})",
+            f"corrupt = task.corrupt{which}",
+            f"found = cutaway.sweep(m, {base}, cutaway.patch({site!r}, source={source}), metric={metric!r})",
+            "cutaway.show(found)",
+        ]
+    )

@@ -1,0 +1,130 @@
+"""Showing a result: in a notebook, on a terminal, as a page, or as a plot for a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from markupsafe import escape
+
+from .errors import BadInput
+from .figures.kinds import Shown, shown
+from .report.page import Section, render
+from .saving import document, write_file
+from .studies.study import Study
+from .views import Picture, Table
+from .wording import shown_text
+
+ROWS = 30
+"""Rows of a table on a terminal."""
+
+
+class View:
+    """What a result looks like. In a notebook it shows itself; elsewhere `print`, `save` or `plot` it."""
+
+    def __init__(self, result: Any, title: str = "") -> None:
+        self.result = result
+        self.title = title
+        self.shown: list[Shown] = [] if isinstance(result, Study) else shown(result)
+
+    def html(self) -> str:
+        """The whole page: one document that asks the network nothing."""
+        if isinstance(self.result, Study):
+            from .report.shared import study_page
+
+            return study_page(self.result)
+        sections = [Section(one.heading, parts=list(one.parts)) for one in self.shown]
+        attrs = self.result.attrs
+        facts = [str(attrs[key]) for key in ("model", "dtype", "readout", "site", "units") if key in attrs]
+        title = self.title or str(attrs.get("readout") or getattr(self.result, "name", None) or "result")
+        return render(shown_text(title.capitalize()), " · ".join(facts), sections, document("view", result=self.result))
+
+    def save(self, path: str | Path, force: bool = False, ax: Any = None) -> Path:
+        """Write the page (.html) or the first figure (.png, .svg, .pdf).
+
+        Raises:
+            BadInput: another suffix, or something is there and `force` is not given.
+        """
+        file = Path(path)
+        form = file.suffix.removeprefix(".")
+        if form == "html":
+            write_file(file, self.html(), force)
+        elif form in ("png", "svg", "pdf"):
+            write_file(file, self.plotted(form), force)
+        else:
+            raise BadInput(f"{file} has suffix {file.suffix!r}; a view is saved as .html, .png, .svg or .pdf.")
+        return file
+
+    def plot(self, ax: Any = None, figure: int = 0) -> Any:
+        """Draw with matplotlib on `ax`, or on a new figure, and return the axes. Nothing is shown.
+
+        Args:
+            figure: which figure of the result, such as which prompt.
+
+        Raises:
+            BadInput: there is no such figure, or it has no plot.
+        """
+        drawable = [one.plot for one in self.shown if one.plot is not None]
+        if not 0 <= figure < len(drawable):
+            raise BadInput(f"There is no figure {figure} to plot; this result has {len(drawable)}.")
+        return drawable[figure](ax)
+
+    def plotted(self, form: str) -> bytes:
+        """The first figure as the bytes of a png, svg or pdf; the same bytes for the same result."""
+        from .plots import written
+
+        return written(self.plot().figure, form)
+
+    def __str__(self) -> str:
+        if isinstance(self.result, Study):
+            return "\n".join([self.result.title, *(f"- {finding}" for finding in self.result.findings)])
+        return "\n\n".join(f"{one.heading}\n{_as_text(one.text or one.parts[0])}" for one in self.shown)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """An own document in a frame that can reach nothing, so that neither disturbs the other."""
+        page = escape(self.html())
+        style = f"width:100%;height:{self._height()}px;border:0;resize:vertical;color-scheme:light dark"
+        return f'<iframe sandbox="allow-scripts allow-downloads" style="{style}" srcdoc="{page}"></iframe>'
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": str(self), "text/html": self._repr_html_()}
+
+    def _height(self) -> int:
+        """A guess at how high the page is, from what is on it; the frame can be dragged."""
+        parts = [part for one in self.shown for part in one.parts]
+        return min(max(160 + sum(_height(part) for part in parts), 320), 1200)
+
+
+def show(result: Any, title: str = "") -> View:
+    """The view of a result: of `lens`, `attribute`, `sweep`, `attention_patterns`, `top`, ..., or of a whole `Study`.
+
+    Raises:
+        BadInput: a kind of result that has no view.
+    """
+    return View(result, title)
+
+
+def _height(part: Picture | Table) -> int:
+    if isinstance(part, Table):
+        return 90 + 30 * len(part.rows)
+    rows = sum(one.tag == "tr" for one in part.svg.walk())
+    own = float(part.svg.attributes.get("height", 0)) or 32 * rows
+    return int(own) + (560 if part.kind == "attention" else 220)
+
+
+def _as_text(part: Picture | Table) -> str:
+    """A table in columns; a picture in words, with its numbers in columns."""
+    if isinstance(part, Picture):
+        words, numbers = f"{part.caption} {part.words}".strip(), part.numbers()
+        return words if numbers is None else f"{words}\n{_as_text(numbers)}"
+    rows = [list(part.columns), *([cell.text for cell, _ in part.cells(row)] for row in part.rows[:ROWS])]
+    wide = [max(len(row[j]) for row in rows) for j in range(len(part.columns))]
+    left = [name in part.left for name in part.columns]
+    lines = [
+        "  ".join(text.ljust(w) if to_left else text.rjust(w) for text, w, to_left in zip(row, wide, left, strict=True))
+        for row in rows
+    ]
+    more = [f"... {len(part.rows) - ROWS} more"] if len(part.rows) > ROWS else []
+    return "\n".join([part.caption, *(line.rstrip() for line in lines), *more])

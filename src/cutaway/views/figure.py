@@ -1,0 +1,81 @@
+"""A figure: a picture, what it shows in words, its numbers as a table, and the Python that makes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .nodes import Node, node
+from .table import Table, scrolling, twin
+
+NARROW = 480
+"""Width of a drawing up to which it is shown beside another, and made smaller rather than scrolled on a phone."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, what it shows, and the same in words.
+
+    `svg` is the view: a drawing or a table. `table` is its twin; None makes one of the picture's marks. `code` is the
+    Python that makes the picture. `data` is what the page's script needs beyond what is drawn, for the view `kind`.
+    `places` holds for everything in it, such as {"prompt": 0}.
+    """
+
+    svg: Node
+    caption: str
+    words: str
+    table: Table | None = None
+    code: str = ""
+    kind: str = "picture"
+    data: Any = None
+    places: Mapping[str, str | int] = field(default_factory=dict)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether two of these fit side by side."""
+        return float(self.svg.attributes.get("width", "inf")) <= NARROW
+
+    def numbers(self) -> Table | None:
+        """What is drawn as a table; None for a view that is a table itself."""
+        return self.table or twin(self.svg, self.svg.attributes.get("aria-label", self.caption))
+
+    def element(self) -> Node:
+        """The figure as one element, complete without any script."""
+        drawn = self.svg
+        label = drawn.attributes.get("aria-label", self.caption)
+        numbers = self.numbers()
+        return node(
+            "figure",
+            scrolling(drawn, label) if drawn.tag == "svg" else drawn,
+            node("figcaption", self.caption, " ", node("span", self.words, class_="words")),
+            _folded("Numbers", numbers.element()) if numbers else None,
+            _folded("Python", node("pre", node("code", self.code), tabindex=0)) if self.code else None,
+            class_=f"view {self.kind}{' narrow' if self.narrow else ''}",
+            data_view=self.kind,
+            data_json=None if self.data is None else compact(self.data),
+            **{f"data_{name}": str(value) for name, value in self.places.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Verbatim:
+    """Text to be shown and copied as it is."""
+
+    caption: str
+    text: str
+
+    def element(self) -> Node:
+        """The text with its caption."""
+        pre = node("pre", self.text, tabindex=0, role="group", aria_label=self.caption)
+        return node("figure", pre, node("figcaption", self.caption), class_="view verbatim", data_view="verbatim")
+
+
+def _folded(name: str, inner: Node) -> Node:
+    return node("details", node("summary", name), inner, class_="twin")
+
+
+def compact(data: Any) -> str:
+    """JSON in ASCII without spaces, for an attribute."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,543 @@
+"""The explorer's server: who is answered, what is taken, what is said, and whether the numbers are right."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+import cutaway
+from cutaway import cli
+from cutaway.errors import BadInput
+from cutaway.explorer import app, limits, serving, worker
+from cutaway.explorer.answer import Answer
+from cutaway.explorer.asking import answered
+from cutaway.explorer.control import other_words, same_length
+from cutaway.explorer.question import parse
+from cutaway.explorer.refusal import Refusal
+from cutaway.explorer.shelf import Shelf
+from cutaway.explorer.subject import Subject
+from cutaway.explorer.worker import Worker
+
+A, B = "The capital of Poland is", "The capital of Peru is"
+HERE = "http://127.0.0.1:8642"
+EXPLORER = Path(app.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def model() -> cutaway.Model:
+    return cutaway.load("pocket")
+
+
+@pytest.fixture(scope="module")
+def subject(model: cutaway.Model) -> Subject:
+    return Subject(model, "pocket")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study, a sweep, and something else."""
+    folder = tmp_path_factory.mktemp("saved")
+    pair = {"clean": A, "corrupt": B, "answer": " Warsaw", "foil": " Lima"}
+    other = {"clean": B, "corrupt": A, "answer": " Lima", "foil": " Warsaw"}
+    (folder / "pairs.jsonl").write_text(f"{json.dumps(pair)}\n{json.dumps(other)}\n", encoding="utf-8")
+    assert cli.run(["study", "attribution", "-p", A, "--answer", " Warsaw", "-q", "-o", str(folder / "poland")]) == 0
+    pairs = ["--pairs", str(folder / "pairs.jsonl"), "--site", "z", "-q"]
+    assert cli.run(["patch", *pairs, "-o", str(folder / "sweep")]) == 0
+    (folder / "secret.txt").write_text("not served", encoding="utf-8")
+    return folder
+
+
+def client(of: Worker, folders: tuple[Path, ...] = (), **more: Any) -> TestClient:
+    return TestClient(app.build(of, Shelf(folders), **more), base_url=HERE, raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def web(model: cutaway.Model, saved: Path) -> TestClient:
+    return client(Worker(lambda: model, "pocket"), (saved,))
+
+
+def events(text: str) -> list[tuple[str, Any]]:
+    found = re.findall(r"event: (\w+)\ndata: (.*)\n\n", text)
+    return [(name, json.loads(data)) for name, data in found]
+
+
+def error_of(response: Any) -> dict[str, str]:
+    """The one message: what, why, what to do; never a traceback."""
+    assert "Traceback" not in response.text
+    found = response.json()["error"]
+    assert set(found) == {"what", "why", "do"} and all(found.values())
+    return found
+
+
+# -- who is answered --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8642", "", "10.0.0.1"]
+)
+def test_a_foreign_host_is_refused(web: TestClient, host: str) -> None:
+    for path in ("/", "/api/state", "/explorer.js"):
+        response = web.get(path, headers={"host": host})
+        assert response.status_code == 403 and "Host" in error_of(response)["what"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8642", "localhost:9999", "[::1]:8642", "LOCALHOST"])
+def test_this_machines_own_names_are_answered(web: TestClient, host: str) -> None:
+    assert web.get("/api/state", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"}, {"origin": "null"}, {"origin": "http://127.0.0.1:1"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}, {"sec-fetch-site": "same-site"},
+    ],
+)  # fmt: skip
+def test_a_foreign_origin_is_refused(web: TestClient, headers: dict[str, str]) -> None:
+    asked = web.post("/api/ask", json={"kind": "tokens", "text": A}, headers=headers)
+    assert asked.status_code == 403 and "another site" in error_of(asked)["what"]
+    assert web.get("/api/state", headers=headers).status_code == 403
+
+
+def test_its_own_origin_is_answered(web: TestClient) -> None:
+    response = web.post("/api/ask", json={"kind": "tokens", "text": A}, headers={"origin": HERE})
+    assert response.status_code == 200
+
+
+def test_every_answer_has_a_strict_policy(web: TestClient) -> None:
+    for path in ("/", "/api/state", "/nothing", "/explorer.css"):
+        headers = web.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "script-src 'self'" in policy and "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+        assert "server" not in headers
+
+
+def test_a_token_is_needed_where_one_was_made(model: cutaway.Model) -> None:
+    web = client(Worker(lambda: model, "pocket"), host="0.0.0.0", token="s3cret")
+    assert web.get("/").status_code == web.get("/api/state").status_code == 401
+    assert web.get("/?token=wrong").status_code == web.get("/?token=").status_code == 401
+    assert web.get("/api/state", headers={"x-cutaway-token": "s3cret"}).status_code == 200
+    assert web.get("/api/state", headers={"host": "192.168.1.5", "x-cutaway-token": "s3cret"}).status_code == 200
+    assert web.get("/api/state", headers={"host": "evil.example", "x-cutaway-token": "s3cret"}).status_code == 403
+    entered = web.get("/?token=s3cret", follow_redirects=False)
+    cookie = entered.headers["set-cookie"].lower()
+    assert entered.status_code == 303 and "httponly" in cookie and "samesite=strict" in cookie
+    assert web.get("/api/state").status_code == 200, "the cookie is sent from now on"
+
+
+# -- what is taken ----------------------------------------------------------------------------------------------------
+
+PATHS = [
+    "/../pyproject.toml", "/..%2f..%2fpyproject.toml", "/%2e%2e/%2e%2e/etc/passwd", "/explorer.js/../app.py", "/app.py",
+    "/page.html", "//etc/passwd", "/static/../app.py", "/explorer.js%00", "/..\\app.py",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_only_own_files_are_served(web: TestClient, path: str) -> None:
+    response = web.request("GET", HERE + path)
+    assert response.status_code in (400, 404) and "import" not in response.text
+    error_of(response)
+
+
+@pytest.mark.parametrize(
+    "name", ["2", "-1", "x", "...", "%2e%2e", "..%2fsecret.txt", "secret.txt", "poland", "0%2f..", "1e0"]
+)
+def test_only_known_results_are_opened(web: TestClient, name: str) -> None:
+    for path in (f"/api/results/{name}", f"/results/{name}"):
+        response = web.get(path)
+        assert response.status_code == 404 and "not served" not in response.text
+        error_of(response)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400), (b"", 400), (b"\xff\xfe", 400), (b"[" * 20_000, 400), (b"[]", 400), (b"null", 400), (b'"x"', 400),
+        (b'{"kind": "tokens"}', 400), (b'{"kind": "tokens", "text": ""}', 400), (b'{"kind": "tokens", "text": 3}', 400),
+        (b'{"kind": "nothing", "text": "x"}', 400), (b'{"kind": "tokens", "text": "x", "path": "/etc"}', 400),
+        (b'{"kind": "compare", "text": "x"}', 400), (b'{"kind": "edit", "text": "x"}', 400),
+        (b'{"kind": "edit", "text": "x", "edit": "zero", "place": "L0.pattern"}', 400),
+        (b'{"kind": "edit", "text": "x", "edit": "zero", "place": "__import__"}', 400),
+        (b'{"kind": "edit", "text": "x", "edit": "zero", "place": "resid_pre@0"}', 400),
+        (b'{"kind": "edit", "text": "x", "edit": "patch", "place": "L0.resid_pre@0"}', 400),
+        (b'{"kind": "edit", "text": "x", "edit": "add", "place": "L0.resid_pre@0"}', 400),
+        (b'{"kind": "edit", "text": "x", "edit": "add", "place": "L0.resid_pre@0", "toward": "x", "scale": 1e99}', 400),
+        (b'{"kind": "edit", "text": "x", "edit": "add", "place": "L0.resid_pre@0", "toward": "x", "scale": NaN}', 400),
+        (b'{"kind": "tokens", "text": "\\ud800"}', 400),
+        (json.dumps({"kind": "tokens", "text": "x" * (limits.CHARACTERS + 1)}).encode(), 413),
+        (json.dumps({"kind": "tokens", "text": "x" * limits.BODY}).encode(), 413),
+    ],
+)  # fmt: skip
+def test_a_bad_question_gets_one_clear_message(web: TestClient, body: bytes, status: int) -> None:
+    response = web.post("/api/ask", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == status
+    error_of(response)
+
+
+def test_a_body_that_does_not_say_how_large_it_is_is_cut_off(web: TestClient) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(40):
+            yield b" " * 4096
+
+    response = web.post("/api/ask", content=endless(), headers={"content-type": "application/json"})
+    assert response.status_code == 413
+    error_of(response)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/octet-stream"])
+def test_only_json_is_read(web: TestClient, kind: str) -> None:
+    response = web.post("/api/ask", content=b'{"kind": "tokens", "text": "x"}', headers={"content-type": kind})
+    assert response.status_code == 415
+    error_of(response)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/"), ("GET", "/api/ask"), ("PUT", "/api/state"), ("DELETE", "/api/jobs/99")]
+)
+def test_what_cannot_be_done_is_said(web: TestClient, method: str, path: str) -> None:
+    response = web.request(method, path)
+    assert response.status_code in (404, 405)
+    error_of(response)
+
+
+@pytest.mark.parametrize("questions", [[], "x", [{}], [{"kind": "tokens", "text": "x"}] * 25])
+def test_a_report_is_of_a_few_questions(web: TestClient, questions: Any) -> None:
+    response = web.post("/api/report", json={"questions": questions})
+    assert response.status_code == 400
+    error_of(response)
+
+
+def test_what_the_model_cannot_do_is_an_error_event(web: TestClient) -> None:
+    for question in (
+        {"kind": "edit", "text": A, "edit": "zero", "place": "L99.resid_pre@0"},
+        {"kind": "edit", "text": A, "edit": "zero", "place": "L0.resid_pre@99"},
+        {"kind": "grid", "text": A, "other": "Peru"},
+        {"kind": "lens", "text": A, "answer": "no such single token"},
+        {"kind": "tokens", "text": "word " * 700},
+    ):
+        name, data = events(web.post("/api/ask", json=question).text)[-1]
+        assert name == "error" and data["what"] and "Traceback" not in data["what"], question
+
+
+# -- waiting, progress, giving up -------------------------------------------------------------------------------------
+
+
+def stuck(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Answers that take until they are given up, telling how far they are."""
+    begun = threading.Event()
+
+    def slow(subject: Any, question: Any, progress: Any) -> Answer:
+        for i in range(4000):
+            begun.set()
+            progress(i, 4000)
+            time.sleep(0.005)
+        raise AssertionError("nobody gave up")
+
+    monkeypatch.setattr(worker, "answered", slow)
+    return begun
+
+
+def test_a_question_can_be_given_up(monkeypatch: pytest.MonkeyPatch, model: cutaway.Model) -> None:
+    begun = stuck(monkeypatch)
+    one = Worker(lambda: model, "pocket")
+    web, got = client(one), []
+    asking = threading.Thread(
+        target=lambda: got.extend(events(web.post("/api/ask", json={"kind": "tokens", "text": A}).text))
+    )
+    asking.start()
+    assert begun.wait(10)
+    assert web.delete("/api/jobs/1").json() == {"cancelled": 1}
+    asking.join(10)
+    names = [name for name, _ in got]
+    assert names[0] == "started" and names[-1] == "cancelled" and set(names[1:-1]) == {"progress"}
+    assert web.delete("/api/jobs/1").status_code == 404, "it is no longer asked"
+
+
+def test_only_so_many_wait(monkeypatch: pytest.MonkeyPatch, model: cutaway.Model) -> None:
+    stuck(monkeypatch)
+    one = Worker(lambda: model, "pocket")
+    question, heard = parse({"kind": "tokens", "text": A}), []
+    jobs = [one.ask([question], False, lambda name, data: heard.append(name)) for _ in range(limits.WAITING)]
+    response = client(one).post("/api/ask", json={"kind": "tokens", "text": A})
+    assert response.status_code == 503
+    error_of(response)
+    one.close()
+    for _ in range(400):
+        if heard.count("cancelled") == len(jobs):
+            break
+        time.sleep(0.01)
+    assert heard.count("cancelled") == len(jobs)
+    one.cancel(one.ask([question], False, lambda *a: None).number)
+
+
+def test_whoever_leaves_gives_up(monkeypatch: pytest.MonkeyPatch, model: cutaway.Model) -> None:
+    begun = stuck(monkeypatch)
+    one = Worker(lambda: model, "pocket")
+    sock = serving.listening("127.0.0.1", 0)
+    threading.Thread(target=_served, args=(one, sock), daemon=True).start()
+    port = sock.getsockname()[1]
+    body = json.dumps({"kind": "tokens", "text": A}).encode()
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+        head = f"POST /api/ask HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        line.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        assert begun.wait(10)
+        (job,) = one._jobs.values()
+    assert job.gone.wait(10), "the connection closed, and the question goes on"
+
+
+def _served(one: Worker, sock: socket.socket) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(app.build(one, Shelf(())), log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    server.run(sockets=[sock])
+
+
+def test_an_error_that_should_not_happen_is_one_message(monkeypatch: pytest.MonkeyPatch, model: cutaway.Model) -> None:
+    def broken(*given: Any) -> Answer:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(worker, "answered", broken)
+    got = events(client(Worker(lambda: model, "pocket")).post("/api/ask", json={"kind": "tokens", "text": A}).text)
+    assert got[-1][0] == "error" and got[-1][1]["what"] == "Unexpected ZeroDivisionError: by zero"
+
+
+def test_a_model_that_cannot_be_loaded_is_said_and_tried_again() -> None:
+    tries = []
+
+    def load() -> Any:
+        tries.append(1)
+        raise BadInput("It is not there.")
+
+    web = client(Worker(load, "gone"))
+    for n in (1, 2):
+        got = events(web.post("/api/ask", json={"kind": "tokens", "text": A}).text)
+        assert got[-1] == ("error", {"what": "It is not there.", "why": "", "do": ""}) and len(tries) == n
+    assert web.get("/api/state").json()["state"] == "failed"
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+def ask(subject: Subject, **question: Any) -> Answer:
+    return answered(subject, parse(question), lambda done, total: None)
+
+
+def by_hand(model: cutaway.Model, text: str, layer: int, position: int, value: torch.Tensor | None) -> torch.Tensor:
+    """Logits at the end with `value` in place of what a block of the untouched model puts out; None: unedited."""
+
+    def hook(module: Any, args: Any, out: Any) -> Any:
+        stream = (out[0] if isinstance(out, tuple) else out).clone()
+        stream[:, position] = value
+        return (stream, *out[1:]) if isinstance(out, tuple) else stream
+
+    ids = model.prompts(text).ids
+    handle = None if value is None else model.hf.transformer.h[layer].register_forward_hook(hook)
+    try:
+        with torch.no_grad():
+            return model.hf(ids).logits[0, -1]
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+@pytest.mark.parametrize("edit", ["zero", "patch"])
+def test_before_and_after_are_those_of_a_hook(model: cutaway.Model, subject: Subject, edit: str) -> None:
+    found = ask(subject, kind="edit", text=A, other=B, edit=edit, place="L3.resid_post@4").facts
+    w, lima = model.token_id(" Warsaw"), model.token_id(" Lima")
+    with torch.no_grad():
+        there = model.hf(model.prompts(B).ids, output_hidden_states=True).hidden_states[4][0, 4]
+    value = torch.zeros_like(there) if edit == "zero" else there
+    before, after = by_hand(model, A, 3, 4, None), by_hand(model, A, 3, 4, value)
+    for logits, kept in ((before, found["before"]), (after, found["after"])):
+        chances = logits.log_softmax(-1)
+        assert kept["logit_diff"] == pytest.approx(float(logits[w] - logits[lima]), abs=2e-3)
+        assert kept["log_prob"] == pytest.approx(float(chances[w]), abs=2e-3)
+        assert kept["prob"] == pytest.approx(float(chances[w].exp()), abs=1e-4)
+    p, q = before.log_softmax(-1), after.log_softmax(-1)
+    assert found["effect"]["kl"] == pytest.approx(float((p.exp() * (p - q)).sum()), abs=2e-3)
+    assert set(found["control"]) == {"random, same length"} | ({"another word there"} if edit == "patch" else set())
+    assert all(len(draws) == limits.DRAWS for one in found["control"].values() for draws in one.values())
+
+
+def test_a_grids_cells_are_those_of_a_hook(model: cutaway.Model, subject: Subject) -> None:
+    found = ask(subject, kind="grid", text=A, other=B).facts
+    w, lima = model.token_id(" Warsaw"), model.token_id(" Lima")
+    with torch.no_grad():
+        clean = model.hf(model.prompts(A).ids, output_hidden_states=True).hidden_states
+    ends = [float(x[w] - x[lima]) for x in (by_hand(model, B, 0, 0, None), by_hand(model, A, 0, 0, None))]
+    for layer, position in ((1, 4), (3, 5), (5, 5), (2, 2)):
+        logits = by_hand(model, B, layer - 1, position, clean[layer][0, position])
+        share = (float(logits[w] - logits[lima]) - ends[0]) / (ends[1] - ends[0])
+        assert found["normalized"][layer][position] == pytest.approx(share, abs=1e-3)
+    assert len(found["control"]) == limits.GRID_DRAWS
+
+
+def test_a_control_is_as_long_as_the_change_and_points_elsewhere(model: cutaway.Model) -> None:
+    base = model.prompts(A)
+    change = torch.randn(6, 128, generator=torch.Generator().manual_seed(1)) * torch.arange(6)[:, None]
+    control = same_length("resid_post", change, 3, layers=2, positions="all")
+    plain = model.trace(base)["resid_post", 2][0]
+    moved = []
+    for operation in control.operations:
+        one = cutaway.model.Model.trace(
+            model, base, edits=type(control)("resid_post", (), (operation,), 2, positions="all")
+        )
+        delta = one["resid_post", 2][0] - plain
+        assert torch.allclose(delta.norm(dim=-1), change.norm(dim=-1), atol=1e-3, rtol=1e-3)
+        moved.append(delta)
+    assert not torch.allclose(moved[0], moved[1]) and not torch.allclose(moved[0], change)
+
+
+def test_other_words_differ_only_where_the_prompts_do(model: cutaway.Model) -> None:
+    base, source = model.prompts(B, " Warsaw", " Lima"), model.prompts(A, " Warsaw", " Lima")
+    made = other_words(model, base, source, 5)
+    assert len(made) == 5 and len({int(one.ids[0, 4]) for one in made}) > 1
+    assert all((one.ids != source.ids)[0].nonzero()[:, 0].tolist() in ([4], []) for one in made)
+    assert other_words(model, base, base, 5) == [] and other_words(model, base, model.prompts("Peru"), 5) == []
+
+
+@pytest.mark.parametrize(
+    ("edit", "place"), [("add", "L2.mlp_out@-1"), ("remove", "L4.resid_pre@4"), ("add", "L3H1.z@-1")]
+)
+def test_the_python_that_is_offered_gives_the_numbers_that_are_shown(subject: Subject, edit: str, place: str) -> None:
+    direction = {} if ".z" in place else {"toward": "Warsaw", "against": "Lima"}
+    made = ask(subject, kind="edit", text=A, other=B, edit=edit, place=place, scale=1.5, **direction)
+    space: dict[str, Any] = {}
+    exec(compile(made.python, "offered", "exec"), space)
+    for metric, value in made.facts["effect"].items():
+        assert space["found"]["effect"].sel(metric=metric).item() == pytest.approx(value, abs=2e-3), metric
+
+
+def test_the_commands_that_are_offered_run(
+    subject: Subject, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = ask(subject, kind="edit", text=A, other=B, edit="patch", place="L3H1.z")
+    assert cli.run([*shlex.split(made.shell)[1:], "--json", "-q"]) == 0
+    found = json.loads(capsys.readouterr().out)["answers"][0]["facts"]
+    assert found["effect"] == pytest.approx(made.facts["effect"], abs=1e-4)
+    assert cli.run([*shlex.split(made.shell)[1:], "-q", "-o", str(tmp_path / "edit.html")]) == 0
+    assert "before | after" in (tmp_path / "edit.html").read_text(encoding="utf-8")
+    for kind in ("tokens", "lens", "attribution", "attention", "compare"):
+        command = ask(subject, kind=kind, text=A, other=B).shell
+        assert cli.run([*shlex.split(command)[1:], "-q"]) == 0, command
+    assert cli.run(["ask", "{"]) == cli.run(["ask", '{"kind": "x", "text": "y"}']) == 2
+
+
+def test_views_are_trees_and_a_report_is_one_page(web: TestClient) -> None:
+    questions = [{"kind": "tokens", "text": A}, {"kind": "edit", "text": A, "edit": "zero", "place": "L2H1.z"}]
+    name, data = events(web.post("/api/ask", json=questions[1]).text)[-1]
+    assert name == "answer" and all(isinstance(part, list) for one in data["sections"] for part in one["parts"])
+    name, data = events(web.post("/api/report", json={"questions": questions}).text)[-1]
+    assert name == "answer" and data["html"].startswith("<!doctype html>") and "L2H1.z" in data["html"]
+    assert "Content-Security-Policy" in data["html"] and "http://127" not in data["html"]
+
+
+def test_a_second_prompt_of_other_length_is_compared_all_the_same(subject: Subject) -> None:
+    made = ask(subject, kind="compare", text=A, other="Peru")
+    assert "do not correspond" in made.sentences[0]
+    with pytest.raises(BadInput, match="do not correspond"):
+        ask(subject, kind="edit", text=A, other="Peru", edit="patch", place="L3H1.z")
+
+
+# -- saved results, and starting --------------------------------------------------------------------------------------
+
+
+def test_saved_results_open_without_torch(saved: Path) -> None:
+    code = f"""
+import sys
+from starlette.testclient import TestClient
+from cutaway.explorer import app
+from cutaway.explorer.shelf import Shelf
+from cutaway.explorer.worker import Worker
+shelf = Shelf([{str(saved)!r}])
+web = TestClient(app.build(Worker(lambda: 1 / 0, "none"), shelf), base_url="{HERE}")
+listed = web.get("/api/state").json()["results"]
+assert [one["title"] for one in listed] == ["poland", "sweep"], listed
+for one in listed:
+    found = web.get("/api/results/" + one["id"]).json()
+    assert found["title"] and sum(len(s["parts"]) for s in found["sections"]) > 1
+    page = web.get("/results/" + one["id"])
+    assert page.text.startswith("<!doctype html>") and page.headers["content-security-policy"].startswith("sandbox")
+assert web.get("/").status_code == 200
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_shelf_says_what_is_no_result(tmp_path: Path, saved: Path) -> None:
+    with pytest.raises(BadInput, match="no result folder"):
+        Shelf([tmp_path])
+    shelf = Shelf([saved / "poland"])
+    with pytest.raises(Refusal):
+        shelf.open("1")
+
+
+def test_a_taken_port_is_passed_over_and_a_port_asked_for_is_not() -> None:
+    first = serving.listening("127.0.0.1", None)
+    second = serving.listening("127.0.0.1", None)
+    try:
+        assert first.getsockname()[1] < second.getsockname()[1] < serving.PORT + serving.TRIES
+        with pytest.raises(BadInput, match="--port"):
+            serving.listening("127.0.0.1", first.getsockname()[1])
+    finally:
+        first.close()
+        second.close()
+
+
+def test_other_machines_only_with_a_token(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["explore", "--host", "0.0.0.0", "--no-browser"]) == 2
+    assert "--token" in capsys.readouterr().err
+    assert serving.new_token("127.0.0.1", False) is None
+    assert len(str(serving.new_token("0.0.0.0", True))) > 20
+
+
+def test_the_address_is_printed_and_interrupting_ends_with_130() -> None:
+    command = [sys.executable, "-m", "cutaway", "explore", "--port", "0", "--no-browser"]
+    env = {**os.environ, "SSH_CONNECTION": "a b c d"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as running:
+        assert running.stdout is not None and running.stderr is not None
+        url = running.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", url)
+        port = int(url.rstrip("/").rpartition(":")[2])
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        time.sleep(0.5)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
+    assert running.returncode == 130, err
+    assert out == "" and f"ssh -L {port}:127.0.0.1:{port}" in err and "Traceback" not in err
+
+
+def test_the_pages_script_makes_text_and_asks_only_its_own_server() -> None:
+    for file in EXPLORER.glob("*.js"):
+        code = file.read_text(encoding="utf-8")
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new\s+Function|DOMParser|"
+            r"setTimeout\(\s*['\"`]|XMLHttpRequest|WebSocket|sendBeacon|\bimport\(", code
+        ), file.name  # fmt: skip
+        assert not re.search(r"https?://(?!www\.w3\.org)", code), file.name
+    page = (EXPLORER / "page.html").read_text(encoding="utf-8")
+    assert not re.search(r"\son\w+=|style=|<style|https?:", page)

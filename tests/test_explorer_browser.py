@@ -1,0 +1,322 @@
+"""The explorer in a real browser, end to end on the bundled model: asked, changed, patched and saved."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cutaway
+import wordy
+from browsing import Browser, Seen, needs_browser, serious, started
+from cutaway import cli
+
+pytestmark = [pytest.mark.browser, needs_browser]
+A, B = "The capital of Poland is", "The capital of Peru is"
+SHOTS = os.environ.get("CUTAWAY_SCREENSHOTS")
+
+
+@contextmanager
+def explorer(load: Any, name: str, results: tuple[Path, ...] = (), awake: bool = True) -> Iterator[str]:
+    """A running explorer's address."""
+    import uvicorn
+
+    from cutaway.explorer import app, serving
+    from cutaway.explorer.shelf import Shelf
+    from cutaway.explorer.worker import Worker
+
+    worker = Worker(load, name)
+    if awake:
+        worker.wake()
+    sock = serving.listening("127.0.0.1", 0)
+    config = uvicorn.Config(
+        app.build(worker, Shelf(results)), log_config=None, lifespan="off", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        worker.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with started() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    model = cutaway.load("pocket")
+    with explorer(lambda: model, "pocket") as address:
+        yield address
+
+
+def ask(page: Any, text: str, other: str = "") -> None:
+    page.locator("#text").fill(text)
+    page.locator("#other").fill(other)
+    page.get_by_role("button", name="Look", exact=True).click()
+    done(page)
+
+
+def done(page: Any) -> None:
+    page.get_by_text(re.compile(r"^Done in")).wait_for(timeout=30_000)
+
+
+def quiet(seen: Seen, address: str) -> None:
+    """Nothing was asked of anyone else, nothing broke, nothing tried to run."""
+    assert [r for r in seen.requests if not r.startswith((address, "data:", "blob:"))] == []
+    assert seen.errors == [] and seen.violations == []
+
+
+def shot(page: Any, name: str, whole: bool = False) -> None:
+    if SHOTS:
+        Path(SHOTS).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=f"{SHOTS}/{name}.png", full_page=whole)
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)])
+def test_a_prompt_becomes_views_and_a_cell_a_change(browser: Browser, url: str, theme: str, width: int) -> None:
+    with browser.page(url, width, theme) as (page, seen):
+        paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
+        print(f"first contentful paint {theme} {width}: {paint} ms")
+        ask(page, A, B)
+        for heading in ("Tokens and next token", "Two prompts", "the logit lens", "What wrote", "Where heads look"):
+            assert page.get_by_role("heading", name=re.compile(heading)).is_visible(), heading
+        assert "pocket is ready" in page.locator("#model").inner_text()
+        page.locator("table.lens td[data-at='3 4']").click()
+        assert page.locator("#place").input_value() == "L3.resid_post@4"
+        assert page.locator("#placed").inner_text() == "layer 3, position 4 ␣Poland"
+        page.locator("#patch").click()
+        change = page.locator("#changes > section").first
+        change.wait_for(timeout=30_000)
+        assert "before | after" in change.locator("h2").inner_text()
+        assert change.locator("figure.spread svg circle").count() == 40
+        assert change.locator("tr[data-changed=yes]").count() > 0
+        assert page.evaluate("document.activeElement.tagName") == "H2", "the answer is what is read next"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+        found = serious(page)
+        assert found == [], "\n".join(found)
+        shot(page, f"explorer-{theme}-{width}")
+        quiet(seen, url)
+
+
+def test_heads_tokens_and_terms_are_places(browser: Browser, url: str) -> None:
+    with browser.page(url) as (page, seen):
+        ask(page, A)
+        page.locator(".thumb[data-layer='3'][data-head='1']").click()
+        assert page.locator("#place").input_value() == "L3H1.z"
+        page.locator("#zero").click()
+        page.get_by_role("heading", name="Zeroing L3H1.z").wait_for(timeout=30_000)
+        page.locator("figure.prompt .chip").nth(4).click()
+        assert page.locator("#place").input_value() == "L0.resid_pre@4"
+        page.locator(".splitting summary[data-layer='5']").first.click()
+        assert page.locator("#place").input_value() == "L5.resid_post@-1"
+        page.locator(".splitting [data-term='L5.mlp']").first.click()
+        assert page.locator("#place").input_value() == "L5.mlp_out@-1"
+        page.locator("#toward").fill("Lima")
+        page.locator("#scale").fill("2")
+        page.locator("#add").click()
+        page.get_by_role("heading", name=re.compile("Adding to L5.mlp_out@-1 [+]2 lengths")).wait_for(timeout=30_000)
+        assert page.locator("#changes > section").count() == 2
+        page.get_by_role("button", name="Remove this").first.click()
+        assert page.locator("#changes > section").count() == 1
+        assert page.locator("#patch").is_disabled()
+        quiet(seen, url)
+
+
+def test_a_pair_is_patched_place_by_place_and_can_be_stopped(browser: Browser, url: str) -> None:
+    with browser.page(url) as (page, seen):
+        ask(page, A, B)
+        grid = page.locator("#grid")
+        grid.get_by_role("button", name="Run").click()
+        grid.get_by_role("heading", name="Patching A into B: resid_pre").wait_for(timeout=30_000)
+        assert grid.locator("figure.view").count() == 2
+        grid.locator("figure.view").first.locator("[data-layer='1'][data-position='4']").click()
+        assert page.locator("#place").input_value() == "L1.resid_pre@4" and page.locator("#which").input_value() == "B"
+        page.locator("#patch").click()
+        page.get_by_role("heading", name=re.compile("Patching L1.resid_pre@4 .*Poland")).wait_for(timeout=30_000)
+        quiet(seen, url)
+
+
+def test_progress_is_shown_and_stopping_frees_the_worker(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    from cutaway.explorer import worker
+
+    real = worker.answered
+    stopped = threading.Event()
+
+    def slow(subject: Any, question: Any, progress: Any) -> Any:
+        if question.kind != "grid":
+            return real(subject, question, progress)
+        try:
+            for i in range(1, 2000):
+                progress(i, 2000)
+                time.sleep(0.01)
+        except worker.Cancelled:
+            stopped.set()
+            raise
+        raise AssertionError("nobody stopped it")
+
+    monkeypatch.setattr(worker, "answered", slow)
+    model = cutaway.load("pocket")
+    with explorer(lambda: model, "pocket") as address, browser.page(address) as (page, seen):
+        ask(page, A, B)
+        page.locator("#grid").get_by_role("button", name="Run").click()
+        page.get_by_text(re.compile(r"of 2000 cells")).wait_for()
+        assert page.locator("#progress").is_visible()
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_text("Stopped.", exact=True).wait_for()
+        assert stopped.wait(10) and not page.locator("#progress").is_visible()
+        ask(page, B)
+        quiet(seen, address)
+
+
+def test_everything_by_keys_alone(browser: Browser, url: str) -> None:
+    with browser.page(url) as (page, seen):
+        page.locator("#text").focus()
+        page.keyboard.type(A)
+        page.keyboard.press("Enter")
+        done(page)
+        for _ in range(60):  # to the lens, one tab stop
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.closest('table.lens') !== null"):
+                break
+        for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Enter"):
+            page.keyboard.press(key)
+        assert page.locator("#place").input_value() == "L2.resid_post@1"
+        assert page.evaluate("document.activeElement.matches('table.lens td')"), "focus stays where it was"
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.id") == "zero":
+                break
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Zeroing L2.resid_post@1").wait_for(timeout=30_000)
+        assert "Zeroing L2.resid_post@1 takes" in page.locator("#status").inner_text(), "said by the live region"
+        page.get_by_role("button", name="Back to the place").focus()
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.matches('table.lens td')")
+        quiet(seen, url)
+
+
+def test_an_address_brings_back_what_was_asked(browser: Browser, url: str) -> None:
+    with browser.page(url) as (page, _):
+        ask(page, A, B)
+        page.locator("table.lens td[data-at='2 3']").click()
+        kept = page.url
+        assert "a=The" in kept and "layer=2" in kept
+    with browser.page(kept) as (page, seen):
+        done(page)
+        assert page.locator("#text").input_value() == A and page.locator("#other").input_value() == B
+        quiet(seen, url)
+
+
+def test_a_report_is_saved_and_stands_alone(browser: Browser, url: str, tmp_path: Path) -> None:
+    with browser.page(url) as (page, seen):
+        ask(page, A)
+        page.locator("table.lens td[data-at='3 4']").click()
+        page.locator("#zero").click()
+        page.locator("#changes > section").wait_for(timeout=30_000)
+        with page.expect_download() as got:
+            page.get_by_role("button", name="Save as a report").click()
+        got.value.save_as(tmp_path / "explored.html")
+        quiet(seen, url)
+    with browser.page(tmp_path / "explored.html") as (page, seen):
+        assert page.locator("h2", has_text="before | after").count() == 1
+        assert page.locator("table.lens td[data-at]").count() == 36
+        assert seen.requests == [(tmp_path / "explored.html").as_uri()]
+        assert seen.errors == [] and seen.violations == []
+
+
+def test_python_and_command_line_are_copied(browser: Browser, url: str) -> None:
+    with browser.page(url, permissions=["clipboard-read", "clipboard-write"]) as (page, _):
+        ask(page, A)
+        page.get_by_role("button", name="Copy command line").first.click()
+        page.get_by_text("Copied.", exact=True).wait_for()
+        assert page.evaluate("navigator.clipboard.readText()") == f"cutaway top -p '{A}'"
+        page.get_by_role("button", name="Copy all Python").click()
+        assert "cutaway.attribute(t" in page.evaluate("navigator.clipboard.readText()")
+
+
+def test_a_bad_question_is_one_message_beside_the_form(browser: Browser, url: str) -> None:
+    with browser.page(url) as (page, seen):
+        page.locator("#text").fill(A)
+        page.locator("#answer").fill("no such single token")
+        page.get_by_role("button", name="Look", exact=True).click()
+        page.locator("#trouble").wait_for()
+        assert "no such single token" in page.locator("#trouble").inner_text()
+        page.locator("#answer").fill("")
+        ask(page, A)
+        assert not page.locator("#trouble").is_visible()
+        page.get_by_role("button", name="Change a place").click()
+        page.locator("#place").fill("L77.resid_pre@0")
+        page.locator("#zero").click()
+        page.locator("#trouble").wait_for()
+        assert "77" in page.locator("#trouble").inner_text()
+        quiet(seen, url)
+
+
+def test_hostile_tokens_are_visible_and_do_not_run(browser: Browser) -> None:
+    nasty = wordy.model(nasty=True, bos="<s>")
+    with explorer(lambda: nasty, "</script><b>") as address, browser.page(address) as (page, seen):
+        page.on("dialog", lambda d: pytest.fail("a token ran"))
+        some = [t for t in wordy.NASTY if len(t) < 100 and t != "\x00"]
+        page.goto(f"{address}#a={'x' * 3}")
+        text, other = "|".join(some), "|".join([*some[:-1], some[0]])
+        page.evaluate(
+            "([a, b]) => { document.getElementById('text').value = a; document.getElementById('other').value = b; }",
+            [text, other],
+        )
+        page.get_by_role("button", name="Look", exact=True).click()
+        page.get_by_text(re.compile(r"^(Done in|Stopped)")).or_(page.locator("#trouble:visible")).first.wait_for(
+            timeout=30_000
+        )
+        assert not page.locator("#trouble").is_visible(), page.locator("#trouble").inner_text()
+        chips = page.locator("figure.prompt").first.locator(".chip").all_inner_texts()
+        assert all(chips) and "<b>" in chips and "&nbsp;" in chips and "⟨U+202E⟩abc" in chips
+        page.locator("figure.prompt .chip").nth(1).click()
+        page.locator("#zero").click()
+        page.locator("#changes > section").wait_for(timeout=30_000)
+        assert page.locator("main img, main iframe, main b, main script").count() == 0
+        quiet(seen, address)
+
+
+def test_saved_results_open_without_a_model(browser: Browser, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [{"clean": A, "corrupt": B, "answer": " Warsaw", "foil": " Lima"},
+            {"clean": B, "corrupt": A, "answer": " Lima", "foil": " Warsaw"}]  # fmt: skip
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert cli.run(["study", "attribution", "-p", A, "--answer", " Warsaw", "-q", "-o", str(tmp_path / "poland")]) == 0
+    assert cli.run(["patch", "--pairs", str(pairs), "--site", "z", "-q", "-o", str(tmp_path / "sweep")]) == 0
+
+    def load() -> Any:
+        raise AssertionError("a saved result needs no model")
+
+    with explorer(load, "none", (tmp_path,), awake=False) as address, browser.page(address) as (page, seen):
+        page.get_by_role("button", name="poland").click()
+        page.get_by_text("No model was needed").wait_for()
+        assert page.locator("table.lens").count() == 1 and page.locator("figure.attention .thumb").count() == 24
+        assert "result=0" in page.url
+        page.get_by_role("button", name="sweep").click()
+        page.locator("figure.view [data-layer='3'][data-head='1']").first.wait_for()
+        assert page.locator("button[data-result][aria-pressed=true]").inner_text() == "sweep"
+        assert serious(page) == []
+        assert "is loaded when you first ask" in page.locator("#model").inner_text()
+        quiet(seen, address)
+    with (
+        explorer(load, "none", (tmp_path,), awake=False) as address,
+        browser.page(f"{address}results/0") as (page, seen),
+    ):
+        assert page.locator("table.lens").count() == 1 and seen.errors == [] and seen.violations == []
