@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import SupportsFloat
+from collections.abc import Sequence
+from typing import Any, SupportsFloat
 
 from .tokens import shown
 
@@ -69,3 +70,20 @@ def rank(value: SupportsFloat) -> str:
 def several(count: int, noun: str) -> str:
     """`1 prompt`, `3 prompts`."""
     return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def between(value: SupportsFloat, low: SupportsFloat, high: SupportsFloat, unit: str = "", digits: int = 3) -> str:
+    """An estimate and its interval."""
+    return f"{signed(value, digits)}{unit} [{signed(low, digits)}, {signed(high, digits)}]"
+
+
+def between_in(one: Any, names: Sequence[str] = ("mean", "low", "high"), digits: int = 3) -> str:
+    """As `between`, from three names of a mapping or of one cell of a dataset."""
+    value, low, high = (float(one[name]) for name in names)
+    return between(value, low, high, digits=digits)
+
+
+def p_value(value: SupportsFloat) -> str:
+    """A p-value in a sentence."""
+    value = float(value)
+    return f"p = {number(value, 2)}" if value >= 1e-3 else f"p = {value:.0e}"

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from ..errors import BadInput
-from ..saving import check_free, result_kind, write_file
-from ..studies import STUDIES
+from ..saving import check_free, write_file
 from .group import Command
 from .options import speech
 from .session import Session
@@ -37,31 +36,11 @@ def report(ctx: click.Context, result: Path, path: str | None, force: bool) -> N
         if file.suffix != ".html":
             raise BadInput(f"{file} is no .html file; a report is one HTML file.")
         check_free(file, force)
+    from ..report.saved import page_of
+
     text = page_of(folder)
     if path == "-":
         click.echo(text, nl=False)
         return
     write_file(file, text, force)
     session.note(f"wrote {file}")
-
-
-def page_of(folder: Path) -> str:
-    """The page of a saved study or sweep.
-
-    Raises:
-        BadInput: it is no result folder, or holds something that has no page.
-    """
-    kind = result_kind(folder)
-    if kind == "patch":
-        from ..report.sweep import open_sweep
-
-        return open_sweep(folder)
-    name = kind.removeprefix("study ")
-    if not kind.startswith("study ") or name not in STUDIES:
-        inside = [one.name for one in sorted(folder.iterdir()) if (one / "result.json").is_file()]
-        hint = f" It has results inside: {', '.join(inside)}." if inside else ""
-        raise BadInput(f"{folder} holds a result of {kind!r}, which has no page of its own.{hint}")
-    from ..report.shared import study_page
-    from ..studies.study import open_study
-
-    return study_page(open_study(folder))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..controls.draws import unit
 from ..edits import Change, Edit
 from ..operations import Operation, Runs, TakeFrom
 from ..prompts import Prompts
@@ -36,7 +37,7 @@ def same_length(site: str, change: Tensor, draws: int, seed: int = 0, **where: A
     operations = []
     for _ in range(draws):
         random = torch.randn(change.shape, generator=generator)
-        operations.append(Push(random / random.norm(dim=-1, keepdim=True) * length))
+        operations.append(Push(unit(random) * length))
     return Edit(site, (("draw", tuple(range(draws))),), tuple(operations), **where, name="random direction")
 
 

@@ -50,7 +50,7 @@ class Shelf:
         Raises:
             Refusal: as in `open`.
         """
-        from ..cli.report import page_of
+        from ..report.saved import page_of
 
         try:
             return page_of(self._folder(name))

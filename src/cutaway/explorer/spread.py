@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..views import Picture, Table, marked
-from ..views.frame import circle, drawing, line, rect, round_steps, text
+from ..views.frame import circle, drawing, line, rect, text
+from ..views.scale import round_steps
 from ..wording import number, signed
 
 WIDE, LEFT, RIGHT, ROW = 460, 14, 66, 42

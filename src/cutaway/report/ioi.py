@@ -11,7 +11,7 @@ from .. import views
 from ..figures import attention_figure, effect_grid, place_of, split_terms, splitting
 from ..studies.study import Study
 from ..views import scatter
-from ..wording import label, number, percent, signed
+from ..wording import between_in, label, number, percent, signed
 from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
@@ -46,9 +46,7 @@ def sections(study: Study) -> list[Section]:
     return [*made, *about(study)]
 
 
-def _between(one: Any, names: tuple[str, str, str] = ("effect", "low", "high"), digits: int = 3) -> str:
-    value, low, high = (float(one[name]) for name in names)
-    return f"{signed(value, digits)} [{signed(low, digits)}, {signed(high, digits)}]"
+EFFECT = ("effect", "low", "high")
 
 
 def _behaviour(study: Study) -> Section:
@@ -61,7 +59,7 @@ def _behaviour(study: Study) -> Section:
         rows.append(
             [
                 str(run),
-                _between(data.sel(run=run), ("mean", "low", "high")),
+                between_in(data.sel(run=run)),
                 signed(middle),
                 f"{signed(low)} to {signed(high)}",
                 percent(float((mine > 0).mean())),
@@ -154,9 +152,7 @@ def _contributions(data: xr.Dataset, heading: str) -> Parts:
     caption = f"Mean logit difference {heading}: each bar starts where the one above ends; blue adds, red takes away."
     drawn = views.waterfall(chosen, total, f"Contributions {heading}", "logits", places)
     picture = Picture(drawn, caption, views.spoken(chosen, total))
-    rows = [
-        [names[i], _between(data.isel(term=int(i)), ("mean", "low", "high"))] for i in np.argsort(-np.abs(mean))[:12]
-    ]
+    rows = [[names[i], between_in(data.isel(term=int(i)))] for i in np.argsort(-np.abs(mean))[:12]]
     columns = ["term", "contribution [interval over families]"]
     return [
         picture,
@@ -252,7 +248,7 @@ def _heads(arrays: dict[str, Any]) -> Section:
     for k, name in enumerate(table["chosen"].values):
         one = table.isel(chosen=k)
         z = one.sel(measure="patch_z")
-        cells = [_between(one.sel(measure=m)) for m in table["measure"].values]
+        cells = [between_in(one.sel(measure=m), EFFECT) for m in table["measure"].values]
         rows.append([str(name), *cells, number(z["p_corrected"], 2), str(z["verdict"].values)])
     columns = ["head", *(MEASURES[str(m)] for m in table["measure"].values), "p of z", "size of z"]
     caption = (
@@ -334,8 +330,8 @@ def _ablation(arrays: dict[str, Any]) -> Section:
             cell = ledger.sel(ablated=name, how=how)
             parts = {p: cell.sel(part=p) for p in ledger["part"].values}
             row = [f"{name} {how}"]
-            row += [_between(parts[p], ("mean", "low", "high")) for p in ("total", "direct", "downstream", "norm")]
-            row += [_between(parts[p], ("mean", "low", "high")) for p in ("direct_recomputed", "response")]
+            row += [between_in(parts[p]) for p in ("total", "direct", "downstream", "norm")]
+            row += [between_in(parts[p]) for p in ("direct_recomputed", "response")]
             rows.append([*row, number(parts["response"]["p_corrected"], 2), _responders(cell)])
     columns = ["head, how", "total", "direct", "later parts", "norm", "direct, norm anew", "downstream response"]
     columns += ["p of response", "largest changes of later parts"]
@@ -353,9 +349,9 @@ def _ablation(arrays: dict[str, Any]) -> Section:
             sets.append(
                 [
                     str(how),
-                    _between(one.sel(ablated="all")),
+                    between_in(one.sel(ablated="all"), EFFECT),
                     signed(single),
-                    _between(one, ("gap", "gap_low", "gap_high")),
+                    between_in(one, ("gap", "gap_low", "gap_high")),
                 ]
             )
         columns = ["how", "all together", "sum of each alone", "gap"]

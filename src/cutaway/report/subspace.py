@@ -11,7 +11,7 @@ from .. import views
 from ..studies.study import Study
 from ..studies.subspace.arms import DRAWN, KINDS
 from ..tokens import shown
-from ..wording import label, number, percent, signed
+from ..wording import between_in, label, number, percent, signed
 from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
@@ -27,9 +27,7 @@ def sections(study: Study) -> list[Section]:
     return [*made, _material(study), *about(study)]
 
 
-def _between(one: Any, names: tuple[str, str, str] = ("effect", "low", "high")) -> str:
-    value, low, high = (float(one[name]) for name in names)
-    return f"{signed(value)} [{signed(low)}, {signed(high)}]"
+EFFECT = ("effect", "low", "high")
 
 
 def _ticks(data: xr.Dataset, axis: str = "layer") -> list[str]:
@@ -84,14 +82,14 @@ def _effect(arrays: dict[str, Any]) -> Section:
 def _row(one: xr.Dataset) -> list[str | Cell]:
     return [
         f"L{int(one['layer'])}",
-        _between(one),
+        between_in(one, EFFECT),
         number(one["t"]),
         number(one["p"], 2),
         number(one["p_corrected"], 2),
         percent(one["share"]),
         percent(one["share_tested"]),
         number(one["norm"]),
-        _between(one, ("per_norm", "per_norm_low", "per_norm_high")),
+        between_in(one, ("per_norm", "per_norm_low", "per_norm_high")),
         number(one["kl"]),
     ]
 
@@ -105,12 +103,12 @@ def _controls(arrays: dict[str, Any], look: int) -> Section:
         rows.append(
             [
                 KINDS[str(kind)],
-                _between(one),
-                _between(one, ("difference", "difference_low", "difference_high")),
+                between_in(one, EFFECT),
+                between_in(one, ("difference", "difference_low", "difference_high")),
                 number(one["p_corrected"], 2),
                 beaten,
                 number(one["norm"]),
-                _between(one, ("per_norm", "per_norm_low", "per_norm_high")),
+                between_in(one, ("per_norm", "per_norm_low", "per_norm_high")),
                 number(one["kl"]),
             ]
         )
@@ -181,7 +179,9 @@ def _single(data: xr.Dataset) -> Parts:
     for i in order[:12]:
         one = flat.isel(cell=int(i))
         norm = number(one["norm"])
-        rows.append([names[int(i)], _between(one), number(one["p_corrected"], 2), percent(one["share"]), norm])
+        rows.append(
+            [names[int(i)], between_in(one, EFFECT), number(one["p_corrected"], 2), percent(one["share"]), norm]
+        )
     caption = f"The {len(rows)} of {len(names)} single components with the largest effects; p is corrected over all."
     return [
         Picture(picture, "Every single component that was tested, layer by layer.", f"Largest: {', '.join(named)}."),

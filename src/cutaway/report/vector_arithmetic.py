@@ -10,7 +10,7 @@ import xarray as xr
 from .. import views
 from ..readout.comparison import rows as compared_rows
 from ..studies.study import Study
-from ..wording import number, percent, signed
+from ..wording import between_in, number, percent, signed
 from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
@@ -29,8 +29,7 @@ def sections(study: Study) -> list[Section]:
 
 
 def _between(one: Any, names: tuple[str, str, str] = ("mean", "low", "high")) -> str:
-    value, low, high = (float(one[name]) for name in names)
-    return "—" if value != value else f"{signed(value)} [{signed(low)}, {signed(high)}]"
+    return "—" if np.isnan(float(one[names[0]])) else between_in(one, names)
 
 
 def _ticks(data: xr.Dataset) -> list[str]:

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..wording import number, prose
-from .frame import WIDTH, band, circle, drawing, line, mark, marked, polyline, round_steps, text
+from .frame import WIDTH, band, circle, drawing, line, mark, marked, polyline, text
 from .nodes import Node, node
+from .scale import round_steps
 
 _DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2")
 _COLOURS, _ROW, _GAP = 4, 20, 14

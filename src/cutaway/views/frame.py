@@ -6,7 +6,6 @@ rules into a picture that leaves the page. Signed: blue is positive, red negativ
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,17 +106,6 @@ def squares(corners: Sequence[tuple[float, float]], size: float, kind: str, stre
     """Many squares of one colour as one path, which keeps a matrix of thousands of cells small."""
     path = "".join(f"M{x:g} {y:g}h{size:g}v{size:g}h-{size:g}z" for x, y in corners)
     return node("path", d=path, class_=kind, fill_opacity=f"{strength:.2f}")
-
-
-def round_steps(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers from `low` to `high`, about so many: multiples of 1, 2 or 5 times a power of ten."""
-    rough = (high - low) / max(about, 1)
-    if not rough > 0:
-        return [low]
-    size = 10 ** math.floor(math.log10(rough))
-    step = size * next(m for m in (1, 2, 5, 10) if m * size >= rough * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [k * step + 0.0 for k in range(first, last + 1)]
 
 
 def told_by(words: str) -> Node | None:

@@ -21,14 +21,18 @@ class Scale:
 
     def ticks(self, most: int = 5) -> list[float]:
         """At most `most` + 1 round numbers within the scale, a step of 1, 2 or 5 times a power of ten apart."""
-        span = self.high - self.low
-        if not span > 0:
-            return [self.low]
-        power = 10.0 ** math.floor(math.log10(span / most))
-        step = next(power * k for k in (1, 2, 5, 10) if span / (power * k) <= most)
-        first = math.ceil(self.low / step - 1e-9)
-        count = math.floor(self.high / step + 1e-9) - first + 1
-        return [(first + i) * step for i in range(count)]
+        return round_steps(self.low, self.high, most)
+
+
+def round_steps(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers from `low` to `high`, about so many: multiples of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / max(about, 1)
+    if not rough > 0:
+        return [low]
+    size = 10 ** math.floor(math.log10(rough))
+    step = size * next(m for m in (1, 2, 5, 10) if m * size >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [k * step + 0.0 for k in range(first, last + 1)]
 
 
 def around(values: Iterable[float], start: float, end: float, zero: bool = True, pad: float = 0.0) -> Scale:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..wording import number
-from .frame import circle, drawing, line, marked, round_steps, text
+from .frame import circle, drawing, line, marked, text
 from .nodes import Node
-from .scale import around, tick_text
+from .scale import around, round_steps, tick_text
 
 Array = NDArray[np.float64]
 

@@ -8,27 +8,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ...wording import number, several, signed
+from ...wording import between, number, p_value, several, signed
 from ..study import Check, verdict
 
 Arrays = Mapping[str, Any]
-
-
-def between(value: Any, low: Any, high: Any) -> str:
-    """An estimate and its interval."""
-    return f"{signed(float(value))} [{signed(float(low))}, {signed(float(high))}]"
 
 
 def of(one: xr.Dataset, what: str = "effect") -> str:
     """`effect` or `share` of one cell with its interval."""
     low, high = ("low", "high") if what == "effect" else (f"{what}_low", f"{what}_high")
     return between(one[what], one[low], one[high])
-
-
-def p(value: Any) -> str:
-    """A p-value in a sentence."""
-    value = float(value)
-    return f"p = {number(value, 2)}" if value >= 1e-3 else f"p = {value:.0e}"
 
 
 def headline(arrays: Arrays, facts: Mapping[str, Any]) -> str:
@@ -54,10 +43,6 @@ def findings(arrays: Arrays, made: list[Check], facts: Mapping[str, Any]) -> lis
     if facts["task"]:
         found.append(facts["task"])
     return [sentence for sentence in found if sentence]
-
-
-def _level(data: xr.Dataset) -> str:
-    return f"{100 * float(data.attrs.get('level', 0.95)):g} % interval"
 
 
 def _behaviour(arrays: Arrays) -> str:
@@ -130,7 +115,7 @@ def _grid(arrays: Arrays) -> list[str]:
         for k in order:
             one = stacked.isel(cell=int(k))
             layer, role = one["cell"].item()
-            parts.append(f"L{layer} at {role} {of(one)} ({p(one['p_corrected'])})")
+            parts.append(f"L{layer} at {role} {of(one)} ({p_value(one['p_corrected'])})")
         count = int((data["p_corrected"].values <= 0.05).sum())
         made.append(
             f"Patching one {what} at one role: {count} of {data['effect'].size} cells differ from 0 (sign-flip max-T "
@@ -147,7 +132,7 @@ def _heads(arrays: Arrays, facts: Mapping[str, Any]) -> str:
     parts = []
     for k in np.argsort(-np.abs(one["effect"].values)):
         cell = one.isel(chosen=int(k))
-        parts.append(f"{cell['chosen'].values} {of(cell)} ({p(cell['p_corrected'])}, {_size(cell, table)})")
+        parts.append(f"{cell['chosen'].values} {of(cell)} ({p_value(cell['p_corrected'])}, {_size(cell, table)})")
     split = facts["split"]
     halves = (
         "These are few families: heads were chosen and measured on the same ones, so the values are optimistic."
@@ -232,7 +217,7 @@ def _ablation(arrays: Arrays) -> list[str]:
         direct, response = (cell.sel(part=x) for x in ("direct_recomputed", "response"))
         parts.append(
             f"{method} {of(whole)} = direct {signed(float(direct['mean']))} + downstream response "
-            f"{between(response['mean'], response['low'], response['high'])} ({p(response['p_corrected'])})"
+            f"{between(response['mean'], response['low'], response['high'])} ({p_value(response['p_corrected'])})"
         )
     made = [
         f"Taking {name} out of the clean run changes the logit difference by: {'; '.join(parts)}. The direct effect is "

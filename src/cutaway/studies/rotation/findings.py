@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ...wording import number, percent, quoted, several, signed
+from ...wording import between, number, p_value, percent, quoted, several, signed
 from ..study import Check, verdict
 from .work import Work
 
@@ -21,15 +21,9 @@ BASELINES = {
 }
 
 
-def between(one: xr.Dataset) -> str:
+def in_degrees(one: xr.Dataset) -> str:
     """A difference in degrees with its interval."""
-    low, high = signed(float(one["low"])), signed(float(one["high"]))
-    return f"{signed(float(one['difference']))}° [{low}, {high}]"
-
-
-def p(value: Any) -> str:
-    value = float(value)
-    return f"p = {number(value, 2)}" if value >= 1e-3 else f"p = {value:.0e}"
+    return between(one["difference"], one["low"], one["high"], "°")
 
 
 def layers(verdicts: Sequence[int], sign: int) -> str:
@@ -134,9 +128,9 @@ def _matched(arrays: Arrays) -> str:
     cell = one.sel(layer=largest)
     what = "The largest difference" if any(verdicts) else "No difference is significant; the largest"
     return (
-        f"Against matched controls the target turns {sides(verdicts)}. {what} is {between(cell)} in L{largest} "
+        f"Against matched controls the target turns {sides(verdicts)}. {what} is {in_degrees(cell)} in L{largest} "
         f"({number(float(cell['target']))}° against {number(float(cell['control']))}°, t = {number(float(cell['t']))}, "
-        f"{p(cell['p_corrected'])}, corrected over {one.attrs['tests']} tests)."
+        f"{p_value(cell['p_corrected'])}, corrected over {one.attrs['tests']} tests)."
     )
 
 
@@ -145,7 +139,7 @@ def _over_words(arrays: Arrays) -> str:
         return ""
     data = arrays["over_words"]
     one = data.sel(measure="angle", space="raw")
-    each = "; ".join(f"L{k} {between(one.sel(layer=k))}" for k in one["layer"].values[:12])
+    each = "; ".join(f"L{k} {in_degrees(one.sel(layer=k))}" for k in one["layer"].values[:12])
     return (
         f"That is for other sentences with these words. With words drawn at random too ({data.attrs['types']} types of "
         f"target crossed with {data.attrs['words']} control words), the intervals are wider, and the target turns "

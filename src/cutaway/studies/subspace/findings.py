@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ...wording import number, percent, quoted, several
-from ..ioi.findings import between, p
+from ...wording import between, number, p_value, percent, quoted, several
 from ..study import Check, verdict
 from .arms import DRAWN
 
@@ -107,7 +106,7 @@ def _effect(arrays: Arrays, facts: Mapping[str, Any]) -> str:
 
 def _layer(one: xr.Dataset) -> str:
     effect = between(one["effect"], one["low"], one["high"])
-    return f"L{int(one['layer'])} {effect} (t = {number(one['t'])}, {p(one['p_corrected'])})"
+    return f"L{int(one['layer'])} {effect} (t = {number(one['t'])}, {p_value(one['p_corrected'])})"
 
 
 def _controls(arrays: Arrays, facts: Mapping[str, Any]) -> list[str]:
@@ -120,7 +119,7 @@ def _controls(arrays: Arrays, facts: Mapping[str, Any]) -> list[str]:
         gap = between(one["difference"], one["difference_low"], one["difference_high"])
         parts.append(
             f"{NAMES[str(kind)]} {between(one['effect'], one['low'], one['high'])}, removal minus it "
-            f"{gap} ({p(one['p_corrected'])}; the "
+            f"{gap} ({p_value(one['p_corrected'])}; the "
             f"removal's is larger than {int(one['beaten'])} of {several(int(one['draws']), 'draw')})"
         )
     made = [f"Controls at L{look}, in nats a token: {'; '.join(parts)}."]
@@ -166,7 +165,7 @@ def _components(arrays: Arrays) -> str:
         one = data.isel(layer=int(i), component=int(j))
         parts.append(
             f"L{int(one['layer'])} component {int(one['component'])} {between(one['effect'], one['low'], one['high'])} "
-            f"({percent(one['share'])} of the variance, {p(one['p_corrected'])})"
+            f"({percent(one['share'])} of the variance, {p_value(one['p_corrected'])})"
         )
     count = int((data["p_corrected"].values <= alpha).sum())
     first = int((size.argmax(1) == 0).sum())
@@ -208,7 +207,7 @@ def _apart(one: xr.Dataset) -> str:
     if float(one["difference"]) == 0:
         return "the same as the removal"
     told = float(one["p_corrected"]) <= 1 - float(one.attrs["level"])
-    return f"{'differs from it' if told else 'not told from it'}, {p(one['p_corrected'])}"
+    return f"{'differs from it' if told else 'not told from it'}, {p_value(one['p_corrected'])}"
 
 
 def _collateral(arrays: Arrays, facts: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ...controls import FIXED, GENERALISATION, NULL
-from ...wording import number, several, signed
+from ...wording import between_in, number, several, signed
 from ..study import Check, verdict
 
 Arrays = Mapping[str, Any]
@@ -33,12 +33,6 @@ def rate(value: Any, items: int, level: float) -> str:
 
     found = rate_interval(round(float(value) * items), items, level=level)
     return f"{share(value)} [{share(found.low)}, {share(found.high)}]"
-
-
-def between(one: Any, names: tuple[str, str, str] = ("mean", "low", "high")) -> str:
-    """An estimate and its interval."""
-    value, low, high = (float(one[name]) for name in names)
-    return f"{signed(value)} [{signed(low)}, {signed(high)}]"
 
 
 def beaten(table: xr.Dataset, outcome: str, level: float) -> tuple[list[str], list[str]]:
@@ -138,8 +132,8 @@ def _one(table: xr.Dataset, what: str, level: float) -> str:
     yes, no = beaten(table, "success", level)
     on_top = rate(success["mean"].sel(arm="vector"), int(success["items"]), level)
     text = (
-        f"{what} changes the lead of the wanted token by {between(change.sel(arm='vector'))} logits (t interval over "
-        f"{int(change['items'])} items), {number(z['mean'])} times what an isotropic vector of this norm would "
+        f"{what} changes the lead of the wanted token by {between_in(change.sel(arm='vector'))} logits (t interval "
+        f"over {int(change['items'])} items), {number(z['mean'])} times what an isotropic vector of this norm would "
         "if it went "
         f"straight to the readout, and puts it on top of the whole vocabulary in {on_top}. Random vectors of "
         f"the same norm: {chance}."
@@ -180,7 +174,7 @@ def _generalises(arrays: Arrays) -> list[str]:
         (GENERALISATION, "Tests of its meaning"),
     ):
         names = [str(a) for a in table["arm"].values if str(table["kind"].sel(arm=a).values) == kind]
-        parts = [f"{a} {between(change.sel(arm=a))}, {share(success['mean'].sel(arm=a))} on top" for a in names]
+        parts = [f"{a} {between_in(change.sel(arm=a))}, {share(success['mean'].sel(arm=a))} on top" for a in names]
         if parts:
             made.append(f"{what}, where nobody asked: {'; '.join(parts)} (logits, t intervals).")
     return made
@@ -204,7 +198,7 @@ def _score(arrays: Arrays) -> str:
         parts.append(
             f"by {reading}, {n} of {total} items switch, and for those {share(before)} of the layers before the switch "
             f"become the answer when it is added and {share(after)} of those after it the argument when it is "
-            f"subtracted; score {between(one.sel(arm='vector'))}, random vectors {nulls}"
+            f"subtracted; score {between_in(one.sel(arm='vector'))}, random vectors {nulls}"
         )
     return (
         f"Score as a readout edit, relative to the model's own switch: {'; '.join(parts)}. Items that never switch are "
@@ -328,20 +322,20 @@ def _specific(arrays: Arrays) -> list[str]:
     data = arrays["specificity"].sel(context="elsewhere")
     own, others = data.isel(relation=0), data.isel(relation=slice(1, None))
     parts = [
-        f"{str(name).replace('_', ' ')} {between(one, ('change', 'low', 'high'))}, {share(one['success'])} on "
+        f"{str(name).replace('_', ' ')} {between_in(one, ('change', 'low', 'high'))}, {share(one['success'])} on "
         "top, its own "
-        f"relation's effect larger by {between(one, ('own_minus', 'own_low', 'own_high'))}"
+        f"relation's effect larger by {between_in(one, ('own_minus', 'own_low', 'own_high'))}"
         for name, one in ((n, others.sel(relation=n)) for n in others["relation"].values)
     ]
     kl = arrays["specificity"].sel(context="asked")
     cost = ", ".join(
-        f"{str(n).replace('_', ' ')} {between(kl.sel(relation=n), ('kl', 'kl_low', 'kl_high'))}"
+        f"{str(n).replace('_', ' ')} {between_in(kl.sel(relation=n), ('kl', 'kl_low', 'kl_high'))}"
         for n in others["relation"].values
     )
     return [
         "Specificity: added on other relations' items where nobody asked, toward their own answers: "
         f"{'; '.join(parts)} "
-        f"(its own: {between(own, ('change', 'low', 'high'))} logits). It is not free of cost: where another "
+        f"(its own: {between_in(own, ('change', 'low', 'high'))} logits). It is not free of cost: where another "
         "relation is "
         f"asked, the prediction moves by a KL of {cost} nats."
     ]
@@ -352,7 +346,7 @@ def _kinds(arrays: Arrays) -> list[str]:
         return []
     data = arrays["kinds"]
     parts = [
-        f"{k} ({data['place'].sel(kind=k).values}) {between(data.sel(kind=k), ('change', 'low', 'high'))}, "
+        f"{k} ({data['place'].sel(kind=k).values}) {between_in(data.sel(kind=k), ('change', 'low', 'high'))}, "
         f"{share(data['success'].sel(kind=k))}"
         for k in data["kind"].values
     ]
