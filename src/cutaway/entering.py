@@ -15,8 +15,8 @@ from torch import Tensor
 
 from .anatomy import Linear
 from .calls import Keep, Tokens
+from .cells import Change
 from .editing import EditTap, Slots, Task
-from .edits import Change
 from .hooks import Hooks
 from .packing import pack, slots
 from .plan import Variant

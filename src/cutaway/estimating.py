@@ -17,8 +17,8 @@ from torch import Tensor
 
 from .anatomy import steady
 from .calls import Enough
+from .cells import Cell, Change
 from .editing import EditTap, Task, whole_rows
-from .edits import Cell, Change
 from .errors import BadInput, Refused
 from .hooks import Hooks, hidden
 from .metrics import Metric

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 import xarray as xr
 
+from .cells import Edits, Grid, as_edits
 from .editing import EditTap, Task, whole_rows
-from .edits import Edits, Grid, as_edits, patch
+from .edits import patch
 from .errors import BadInput
 from .finite import NotFinite
 from .following import recorded_tokens

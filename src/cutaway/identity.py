@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .edits import Cell, Change
+from .cells import Cell, Change
 from .prompts import Prompts
 
 DEPTH = 12

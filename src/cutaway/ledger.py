@@ -23,7 +23,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .edits import Change, Edits, as_edits
+from .cells import Change, Edits, as_edits
 from .errors import BadInput
 from .prompts import Prompts, Read
 from .readout.attribution import attribute

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from . import __version__
-from .edits import Edits, Grid
+from .cells import Edits, Grid
 from .identity import hash_of, hash_of_cells
 from .plan import Plan
 from .prompts import Prompts

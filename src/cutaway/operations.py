@@ -18,7 +18,7 @@ from .errors import BadInput
 from .prompts import Prompts
 
 if TYPE_CHECKING:
-    from .edits import Change
+    from .cells import Change
 
 POINTWISE_AT_START = frozenset({"embed", "resid_pre", "q", "k", "v"})
 """Sites that in layer 0 depend on the token at their own position alone."""

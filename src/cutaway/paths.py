@@ -14,7 +14,8 @@ from torch import nn
 
 from .anatomy import Block, Linear, Write, probe_ids, steady
 from .calls import BlockRules, measure_calls
-from .edits import Edits, ablate, patch
+from .cells import Edits
+from .edits import ablate, patch
 from .errors import Refused
 from .memory import Sizes
 from .plan import Layer, Shape, compile_cells, make_plan

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .edits import Cell, Change
+from .cells import Cell, Change
 from .memory import Memory, Sizes, estimate
 from .operations import unique
 

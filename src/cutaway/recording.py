@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .anatomy import Block, steady
 from .calls import BlockCall, BlockRules, Enough, Keep, capture
-from .edits import Change
+from .cells import Change
 from .finite import require_finite
 from .following import follow, parting
 from .hooks import Hooks, first_tensor, hidden

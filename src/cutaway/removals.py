@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .cells import Edit
 from .choices import Choice
-from .edits import Edit
 from .errors import BadInput
 from .operations import Operation, Runs, fits
 
 if TYPE_CHECKING:
-    from .edits import Change
+    from .cells import Change
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from .anatomy import steady
-from .edits import Grid
+from .cells import Grid
 from .errors import BadInput, Refused
 from .estimating import estimate
 from .operations import Zero

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from .anatomy import steady
 from .calls import Behind, Enough
+from .cells import Change
 from .editing import EditTap
-from .edits import Change
 from .hooks import Hooks
 from .packing import pack, slots, tokens
 from .plan import Variant

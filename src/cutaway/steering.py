@@ -15,9 +15,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from .cells import Edit
 from .controls import Measure, null_unit
 from .directions import Direction
-from .edits import Edit, add, put
+from .edits import add, put
 from .errors import BadInput
 from .gridding import sweep
 from .prompts import Prompts

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from rich.console import Console
 
-    from ..edits import Edits
+    from ..cells import Edits
     from ..model import Model
     from ..prompts import Prompts
     from ..tasks.task import Task

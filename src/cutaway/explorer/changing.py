@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .. import sweep
-from ..edits import Edit, ablate, add, patch
+from ..cells import Edit
+from ..edits import ablate, add, patch
 from ..errors import BadInput
 from ..prompts import Prompts
 from ..removals import project_out

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..cells import Change, Edit
 from ..controls.draws import unit
-from ..edits import Change, Edit
 from ..operations import Operation, Runs, TakeFrom
 from ..prompts import Prompts
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ...edits import Edits, ablate, patch
+from ...cells import Edits
+from ...edits import ablate, patch
 from ...errors import Refused
 from ...ledger import additivity, of_traces
 from ...model import Model

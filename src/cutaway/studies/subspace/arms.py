@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ...edits import Edit
+from ...cells import Edit
 from ...errors import BadInput
 from ...geometry.subspaces import Spectrum, Subspace, load_subspaces
 from ...removals import perturb, project_out, reject, shift_by_mean, to_mean
