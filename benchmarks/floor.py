@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import cutaway
 from cutaway.anatomy import Block
-from cutaway.following import parting
-from cutaway.plan import Plan, Variant
+from cutaway.engine.following import parting
+from cutaway.engine.plan import Plan, Variant
 
 Product = tuple[int, Tensor]
 """Rows, and the matrix [in, out] they are multiplied by."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import cutaway
-from cutaway.plan import TOKENS
+from cutaway.engine.plan import TOKENS
 
 COUNTABLE = 60.0
 """Seconds of a sweep up to which its FLOPs are also counted as they happen, in a run that is not timed."""

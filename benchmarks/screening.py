@@ -27,7 +27,7 @@ from scipy.stats import spearmanr
 from screening_cases import MODELS, Case, case, kinds, load
 
 import cutaway
-from cutaway.paths import engine
+from cutaway.engine.paths import engine
 
 TOP = 20
 

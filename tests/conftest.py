@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from functools import cache
 
 import pytest
@@ -11,6 +12,8 @@ import cutaway
 from families import build
 
 torch.set_num_threads(1)
+# A shell starts what runs in its background with SIGINT ignored, which the commands under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @cache

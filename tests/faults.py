@@ -18,7 +18,7 @@ import transformers
 import xarray as xr
 
 import cutaway
-from cutaway import plan
+from cutaway.engine import plan
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import cutaway
-from cutaway.edits import ablate, add, patch
+from cutaway.edits.making import ablate, add, patch
 from cutaway.ledger import additivity, ledger, of_traces, summary
 from families import build
 

@@ -103,7 +103,9 @@ def test_weights_on_disk_between_calls(name: str, everything: bool, tmp_path: Pa
     for site in sites(name):
         want = by_hand(plain, name, site)
         assert np.abs(swept(model, site) - want).max() <= 1e-5 * float(before.abs().max()), site
-    assert cutaway.paths.engine(model).path == cutaway.paths.engine(same).path == "waves of packed suffixes"
+    assert (
+        cutaway.engine.paths.engine(model).path == cutaway.engine.paths.engine(same).path == "waves of packed suffixes"
+    )
     assert torch.equal(model.W_U, same.W_U) and torch.equal(model.W_O[1], same.W_O[1])
     assert torch.equal(model.directions([5]), same.directions([5]))
     assert elsewhere(hf) == away and list(hf.state_dict()) == keys
@@ -160,7 +162,7 @@ def test_inference_mode(name: str) -> None:
     for site, values in ours.items():
         assert np.array_equal(values, swept(outside, site)), site
         if site != "mlp_pre":
-            size = float(outside.hf(pair()[0]).logits.abs().max())
+            size = float(outside.hf(pair()[0]).logits.detach().abs().max())
             assert np.abs(values - by_hand(outside.hf, name, site)).max() <= 1e-5 * size, site
 
 

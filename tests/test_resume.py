@@ -17,11 +17,11 @@ import torch
 
 import cutaway
 import faults
-from cutaway import manifest, shards
 from cutaway.disk import replace_file
+from cutaway.engine.replay import Wave
 from cutaway.errors import NoRoom
-from cutaway.locking import exclusive
-from cutaway.replay import Wave
+from cutaway.resume import manifest, shards
+from cutaway.resume.locking import exclusive
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 import faults
-from cutaway import shards
 from cutaway.cli import run
 from cutaway.disk import replace_file
-from cutaway.locking import exclusive
+from cutaway.resume import shards
+from cutaway.resume.locking import exclusive
 from cutaway.saving import open_result
 
 PATCH = ["patch", "--task", "ioi", "--families", "8", "--site", "resid_pre"]

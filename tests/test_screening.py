@@ -8,7 +8,7 @@ import torch
 
 import cutaway
 from conftest import measured
-from cutaway.screening import choose, missed
+from cutaway.engine.screening import choose, missed
 from families import FAMILIES, token_ids
 from reference import brute_force_logits, record
 

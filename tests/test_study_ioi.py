@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 
 import cutaway
 from cutaway.cli import run as command
-from cutaway.edits import ablate
+from cutaway.edits.making import ablate
 from cutaway.ledger import ledger
 from cutaway.report.shared import study_page
 from cutaway.saving import open_result, save_result
@@ -388,7 +388,7 @@ def test_patch_prints_the_sweep_as_json_and_as_csv(capsys, tmp_path):
 
 
 def test_a_dry_run_says_the_plan_and_runs_nothing(capsys, monkeypatch):
-    from cutaway import gridding
+    from cutaway.engine import gridding
 
     monkeypatch.setattr(gridding, "run", lambda *given: pytest.fail("it ran"))
     assert command(["patch", "--site", "z", "--families", "4", "--dry-run"]) == 0

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import cutaway
 from conftest import measured
-from cutaway import gridding
-from cutaway.paths import engine
+from cutaway.engine import gridding
+from cutaway.engine.paths import engine
 from families import FAMILIES, token_ids
 from reference import brute_force_logits, record
 

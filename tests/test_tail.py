@@ -12,7 +12,7 @@ from transformers import GPT2LMHeadModel
 
 import cutaway
 from conftest import measured
-from cutaway.paths import engine
+from cutaway.engine.paths import engine
 from families import FAMILIES, build, token_ids
 from reference import brute_force_logits, record
 

@@ -8,7 +8,7 @@ import torch
 
 import cutaway
 from conftest import measured
-from cutaway.paths import engine
+from cutaway.engine.paths import engine
 from families import token_ids
 
 

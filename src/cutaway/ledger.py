@@ -23,7 +23,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .cells import Change, Edits, as_edits
+from .edits.cells import Change, Edits, as_edits
 from .errors import BadInput
 from .prompts import Prompts, Read
 from .readout.attribution import attribute

@@ -187,7 +187,9 @@ class Model:
             prompts = self.prompts(prompts)
         if edits is None:
             return Trace(self, prompts, sites)
-        from .gridding import single_edit  # a convenience that reaches down: edits know models, not the other way round
+        from .engine.gridding import (
+            single_edit,  # a convenience that reaches down: edits know models, not the other way round
+        )
 
         return Trace(self, prompts, sites, single_edit(self, prompts, edits))
 

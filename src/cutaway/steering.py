@@ -15,12 +15,12 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .cells import Edit
 from .controls import Measure, null_unit
 from .directions import Direction
-from .edits import add, put
+from .edits.cells import Edit
+from .edits.making import add, put
+from .engine.gridding import sweep
 from .errors import BadInput
-from .gridding import sweep
 from .prompts import Prompts
 from .readout.linear import LinearReadout
 

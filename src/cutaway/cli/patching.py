@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from rich.console import Console
 
-    from ..cells import Edits
+    from ..edits.cells import Edits
     from ..model import Model
     from ..prompts import Prompts
     from ..tasks.task import Task
@@ -120,8 +120,8 @@ def chosen(opened: Model, given: dict[str, Any]) -> tuple[Task, Prompts, Edits]:
     Raises:
         BadInput: a choice that does not exist for this task or model.
     """
-    from ..edits import ablate
-    from ..edits import patch as patched
+    from ..edits.making import ablate
+    from ..edits.making import patch as patched
     from ..tasks import make_task
     from ..tasks.pairs import pairs
 
@@ -178,7 +178,7 @@ def _nothing(opened: Model) -> Any:
     """An edit that changes nothing, for the metric of a plain run."""
     import torch
 
-    from ..edits import add
+    from ..edits.making import add
 
     return add("resid_pre", torch.zeros(opened.d_model), layers=opened.n_layers - 1, positions="all")
 

@@ -18,8 +18,8 @@ import click
 
 from ..disk import UNDONE, cannot_write, read_json, replace_file, sweep_up
 from ..errors import BadInput, NoRoom
-from ..keeping import keep_sweeps
-from ..locking import exclusive
+from ..resume.keeping import keep_sweeps
+from ..resume.locking import exclusive
 from ..saving import SCHEMA_VERSION
 from .session import Session
 

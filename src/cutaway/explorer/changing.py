@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from .. import sweep
-from ..cells import Edit
-from ..edits import ablate, add, patch
+from ..edits.cells import Edit
+from ..edits.making import ablate, add, patch
+from ..edits.removals import project_out
 from ..errors import BadInput
 from ..prompts import Prompts
-from ..removals import project_out
 from ..sites import SITES, Place
 from ..tokens import shown
 from ..top import top_table

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..cells import Change, Edit
 from ..controls.draws import unit
-from ..operations import Operation, Runs, TakeFrom
+from ..edits.cells import Change, Edit
+from ..edits.operations import Operation, Runs, TakeFrom
 from ..prompts import Prompts
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..engine.recording import record
+from ..engine.runs import Key
 from ..errors import BadInput
 from ..prompts import Prompts
-from ..recording import record
-from ..runs import Key
 
 if TYPE_CHECKING:
     from ..model import Model

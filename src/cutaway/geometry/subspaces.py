@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..edits.removals import orthonormal
 from ..errors import BadInput
 from ..prompts import Prompts
-from ..removals import orthonormal
 from ..results import run_card
 from ..saving import check_free, write_file
 from ..trace import check_site

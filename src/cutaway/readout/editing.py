@@ -16,8 +16,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .. import choices
 from ..directions import Direction
+from ..edits import choices
 from ..errors import BadInput
 from ..prompts import Read
 from ..results import prompt_coords, run_card

@@ -129,9 +129,9 @@ def _value_bias(model: Model, layer: int, head: int) -> torch.Tensor:  # [d_head
 
 def _patched(model: Model, task: Task, place: int) -> dict[str, float]:
     """Clean into corrupted, as shares of the way from the one mean to the other."""
-    from ..edits import patch
-    from ..gridding import sweep
-    from ..plan import Plan
+    from ..edits.making import patch
+    from ..engine.gridding import sweep
+    from ..engine.plan import Plan
 
     found = {}
     for site in ("resid_pre", "attn_out", "mlp_out", "z", "v", "pattern"):
@@ -153,7 +153,7 @@ def _items(values: Any) -> list[tuple[tuple[int, int], float]]:
 
 def _taken_out(model: Model, task: Task, before: Trace, layer: int, head: int) -> dict[str, float]:
     """One head set to zero at the last token, and what the other heads' direct effects make of it."""
-    from ..edits import edit
+    from ..edits.making import edit
 
     if layer >= model.n_layers:
         return {}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...anatomy.compare import tolerance
-from ...edits import patch
+from ...edits.making import patch
 from ..effects import swept
 from ..study import Check
 from .sweeps import Sweeper

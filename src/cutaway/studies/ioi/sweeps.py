@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ...cells import Edits
-from ...edits import ablate, patch
+from ...edits.cells import Edits
+from ...edits.making import ablate, patch
 from ...errors import Refused
 from ...ledger import additivity, of_traces
 from ...model import Model

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ...cells import Edit
+from ...edits.cells import Edit
+from ...edits.removals import perturb, project_out, reject, shift_by_mean, to_mean
 from ...errors import BadInput
 from ...geometry.subspaces import Spectrum, Subspace, load_subspaces
-from ...removals import perturb, project_out, reject, shift_by_mean, to_mean
 
 if TYPE_CHECKING:
     from .run import Settings

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ... import sweep
 from ...anatomy.compare import tolerance
-from ...cells import Edit
+from ...edits.cells import Edit
 from ...metrics import next_token_log_prob
 from ...model import Model
 from ...prompts import Prompts

@@ -16,7 +16,7 @@ from torch import Tensor
 from ... import steering
 from ...controls import Control, against, norm_matched
 from ...directions import Direction
-from ...edits import add
+from ...edits.making import add
 from ...model import Model
 from ...prompts import Prompts
 from ...readout.comparison import before_after

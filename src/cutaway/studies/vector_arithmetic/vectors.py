@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...controls import Material
 from ...directions import Direction, activations, difference_of_means, update
-from ...edits import add
+from ...edits.making import add
 from ...errors import BadInput, Refused
 from ...geometry.moments import moments
 from ...model import Model

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .disk import cannot_write, read_json
-from .errors import BadInput
+from ..disk import cannot_write, read_json
+from ..errors import BadInput
 
 LOCK, HOLDER = "lock", "holder.json"
 NAMES = frozenset({LOCK, HOLDER})

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .anatomy import Linear
-from .calls import Keep, Tokens
-from .cells import Change
+from ..anatomy import Linear
+from ..calls import Keep, Tokens
+from ..edits.cells import Change
+from ..hooks import Hooks
+from ..taps import Inside, attach
 from .editing import EditTap, Slots, Task
-from .hooks import Hooks
 from .packing import pack, slots
 from .plan import Variant
 from .slicing import slice_activation
-from .taps import Inside, attach
 
 if TYPE_CHECKING:
     from .replay import Wave

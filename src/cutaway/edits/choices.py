@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from .errors import BadInput, Refused
+from ..errors import BadInput, Refused
+from ..prompts import Prompts
+from ..sites import site as find_site
+from ..trace import check_site
 from .operations import Operation
-from .prompts import Prompts
-from .sites import site as find_site
-from .trace import check_site
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 Choice = Any
 """One value, a list of values, a list of lists, or `"each"` / `"all"`; of positions also `"later"`: all but position 0,

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import BadInput
-from .metrics import Metric
-from .model import tokens_of
-from .prompts import Prompts, Read
+from ..errors import BadInput
+from ..metrics import Metric
+from ..model import tokens_of
+from ..prompts import Prompts, Read
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 CHUNK = 2**24
 """Logits held at once: 64 MB in float32."""

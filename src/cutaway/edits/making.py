@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..directions import Direction
+from ..errors import BadInput
+from ..prompts import Prompts
 from .cells import Edit
 from .choices import Choice
-from .directions import Direction
-from .errors import BadInput
 from .operations import (
     Add,
     Function,
@@ -25,7 +26,6 @@ from .operations import (
     Zero,
     resampled,
 )
-from .prompts import Prompts
 
 
 def patch(

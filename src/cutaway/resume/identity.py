@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .cells import Cell, Change
-from .prompts import Prompts
+from ..edits.cells import Cell, Change
+from ..prompts import Prompts
 
 DEPTH = 12
 """How deep values inside values are followed."""

@@ -17,20 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .anatomy import steady
-from .calls import Behind, Enough
-from .cells import Change
+from ..anatomy import steady
+from ..calls import Behind, Enough
+from ..edits.cells import Change
+from ..hooks import Hooks
+from ..prompts import Prompts
+from ..taps import Inside, attach
 from .editing import EditTap
-from .hooks import Hooks
 from .packing import pack, slots, tokens
 from .plan import Variant
-from .prompts import Prompts
 from .replay import tasks_of
 from .runs import Recorded
-from .taps import Inside, attach
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 SOFTMAX = frozenset({"q", "k"})
 """Sites whose effect passes the softmax at once."""

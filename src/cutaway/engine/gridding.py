@@ -17,28 +17,28 @@ import numpy as np
 import torch
 import xarray as xr
 
-from .cells import Edits, Grid, as_edits
+from ..edits.cells import Edits, Grid, as_edits
+from ..edits.making import patch
+from ..edits.operations import unique
+from ..errors import BadInput
+from ..finite import NotFinite
+from ..metrics import Metric, as_metric, logit_diff, renamed
+from ..prompts import Prompts, Read
+from ..results import prompt_coords, run_card
+from ..resume.keeping import next_folder
+from ..resume.manifest import manifest
+from ..resume.shards import opened
 from .editing import EditTap, Task, whole_rows
-from .edits import patch
-from .errors import BadInput
-from .finite import NotFinite
 from .following import recorded_tokens
-from .keeping import next_folder
-from .manifest import manifest
-from .metrics import Metric, as_metric, logit_diff, renamed
-from .operations import unique
 from .paths import engine
 from .plan import TOKENS, Plan, compile_cells, make_plan
-from .prompts import Prompts, Read
 from .readings import Readings
 from .recording import recorded
-from .results import prompt_coords, run_card
 from .running import Aim, Progress, run
 from .screening import Screened
-from .shards import opened
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 
 def sweep(
@@ -68,8 +68,8 @@ def sweep(
         reference: prompts whose own metric is what a full effect would reach; default: the source of a patch.
         budget: tokens that travel together; part of the plan, so the same budget gives the same bits.
         dry_run: return the `Plan` and run nothing.
-        screen: for grids too large to be exact everywhere: estimate every cell by gradients (`cutaway.screening`) and
-            compute exactly only what takes this share of the sweep's work: for four fifths of it the largest estimates,
+        screen: for grids too large to be exact everywhere: estimate every cell by gradients (`screening`) and compute
+            exactly only what takes this share of the sweep's work: for four fifths of it the largest estimates,
             for one a random sample of the rest, drawn from `seed`. `exact` marks which; the attributes say how many
             cells of at least `missed_above` (default: the 20th largest effect that was found by estimate) the sample
             has, with an upper 95 % limit of their rate among those left out.
@@ -77,7 +77,7 @@ def sweep(
         store: a folder where finished shards are kept as they come. After an interruption the same call continues and
             ends with the same bits; it is refused for another model, prompts or settings (docs/resume.md). Functions
             among edits and metrics are compared by their code and what it closes over. Default: nothing is kept, or
-            what `cutaway.keeping.keep_sweeps` says.
+            what `cutaway.resume.keeping.keep_sweeps` says.
 
     Returns:
         Dataset over prompt and the grid's axes: `value`; `effect` = value - base; with a reference `normalized` =

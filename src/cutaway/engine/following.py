@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .anatomy import steady
-from .calls import Behind, BlockCall, Enough, capture, leaves, lookup
-from .hooks import Hooks, first_tensor
+from ..anatomy import steady
+from ..calls import Behind, BlockCall, Enough, capture, leaves, lookup
+from ..hooks import Hooks, first_tensor
+from ..prompts import Prompts
+from ..taps import Recorder, attach
 from .packing import pack, tokens
-from .prompts import Prompts
 from .runs import Key, Run, inner
 from .slicing import slice_activation
-from .taps import Recorder, attach
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 
 def parting(base: Prompts, other: Prompts) -> int:

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .disk import UNDONE, cannot_write, read_json, replace_file
-from .errors import BadInput
+from ..disk import UNDONE, cannot_write, read_json, replace_file
+from ..errors import BadInput
+from ..saving import SCHEMA_VERSION
 from .locking import NAMES, exclusive
 from .manifest import Facts, differences
-from .saving import SCHEMA_VERSION
 
 MANIFEST, SUFFIX = "manifest.json", ".shard"
 KIND = "sweep in progress"

@@ -15,21 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .anatomy import steady
-from .calls import Enough
-from .cells import Cell, Change
+from ..anatomy import steady
+from ..calls import Enough
+from ..edits.cells import Cell, Change
+from ..errors import BadInput, Refused
+from ..hooks import Hooks, hidden
+from ..metrics import Metric
+from ..prompts import Prompts
+from ..taps import attach
 from .editing import EditTap, Task, whole_rows
-from .errors import BadInput, Refused
-from .hooks import Hooks, hidden
-from .metrics import Metric
-from .prompts import Prompts
 from .readings import Readings
 from .runs import Recorded
 from .softmaxes import SOFTMAX, Softmaxes, defined, unpadded
-from .taps import attach
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 Key = tuple[str, int | None]
 

@@ -15,21 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .anatomy import Block, steady
-from .calls import Behind, BlockCall, Enough, Instead, Keep, Tokens
+from ..anatomy import Block, steady
+from ..calls import Behind, BlockCall, Enough, Instead, Keep, Tokens
+from ..hooks import Hooks
+from ..prompts import Prompts
+from ..taps import Inside, Recorder, Tap, attach
 from .editing import EditTap, Slots, Task, whole_rows
 from .entering import enter
-from .hooks import Hooks
 from .packing import Packed, only_reads, pack, slots, tokens
 from .plan import Variant
-from .prompts import Prompts
 from .recording import together
 from .runs import Recorded
 from .slicing import slice_activation
-from .taps import Inside, Recorder, Tap, attach
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 
 def tasks_of(variants: Sequence[Variant]) -> list[Task]:

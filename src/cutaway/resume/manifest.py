@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from . import __version__
-from .cells import Edits, Grid
+from .. import __version__
+from ..edits.cells import Edits, Grid
+from ..engine.plan import Plan
+from ..engine.readings import Readings
+from ..prompts import Prompts
 from .identity import hash_of, hash_of_cells
-from .plan import Plan
-from .prompts import Prompts
-from .readings import Readings
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 Facts = Mapping[str, str | int | float]
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import BadInput
 from .cells import Edit
 from .choices import Choice
-from .errors import BadInput
 from .operations import Operation, Runs, fits
 
 if TYPE_CHECKING:

@@ -15,20 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..directions import Direction
+from ..errors import BadInput
+from ..prompts import Prompts
+from ..sites import site as find_site
 from . import choices
 from .choices import Choice
-from .directions import Direction
-from .errors import BadInput
 from .operations import (
     Operation,
     Scaled,
     TakeFrom,
 )
-from .prompts import Prompts
-from .sites import site as find_site
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .calls import Tokens
+from ..calls import Tokens
 from .editing import Slots
 
 

@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from .anatomy import Block, Linear, Write, probe_ids, steady
-from .calls import BlockRules, measure_calls
-from .cells import Edits
-from .edits import ablate, patch
-from .errors import Refused
+from ..anatomy import Block, Linear, Write, probe_ids, steady
+from ..calls import BlockRules, measure_calls
+from ..edits.cells import Edits
+from ..edits.making import ablate, patch
+from ..errors import Refused
+from ..prompts import Prompts
 from .memory import Sizes
 from .plan import Layer, Shape, compile_cells, make_plan
-from .prompts import Prompts
 from .recording import recorded
 from .replay import Wave
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 EXACT = 1e-5
 """How far the wave may be from a full forward on the probe, relative to the largest difference an edit makes there."""

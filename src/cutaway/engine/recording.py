@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .anatomy import Block, steady
-from .calls import BlockCall, BlockRules, Enough, Keep, capture
-from .cells import Change
-from .finite import require_finite
+from ..anatomy import Block, steady
+from ..calls import BlockCall, BlockRules, Enough, Keep, capture
+from ..edits.cells import Change
+from ..edits.operations import Mean, Reference, unique
+from ..finite import require_finite
+from ..hooks import Hooks, first_tensor, hidden
+from ..prompts import Prompts
+from ..taps import Recorder, attach
 from .following import follow, parting
-from .hooks import Hooks, first_tensor, hidden
-from .operations import Mean, Reference, unique
-from .prompts import Prompts
 from .runs import Answer, Key, Recorded, Run, inner
 from .slicing import slice_activation
-from .taps import Recorder, attach
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 
 def together(prompts: Sequence[Prompts]) -> Prompts:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .cells import Cell, Change
+from ..edits.cells import Cell, Change
+from ..edits.operations import unique
 from .memory import Memory, Sizes, estimate
-from .operations import unique
 
 TOKENS = 1024
 """Tokens a chunk may hold: above that, temporaries outgrow the C library's fast allocations on a CPU."""

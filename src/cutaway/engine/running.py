@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .anatomy import steady
+from ..anatomy import steady
+from ..errors import BadInput
+from ..finite import all_finite, first_place, not_finite, require_finite
+from ..metrics import Metric
+from ..prompts import Prompts
+from ..resume.shards import Store
 from .editing import EditTap, Task, whole_rows
-from .errors import BadInput
-from .finite import all_finite, first_place, not_finite, require_finite
-from .metrics import Metric
 from .paths import Ways
 from .plan import Plan, Variant
-from .prompts import Prompts
 from .readings import Readings
 from .recording import mean_tables, record, recorded
 from .replay import Wave
 from .runs import Recorded
-from .shards import Store
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 Progress = Callable[[int, int], None]
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cells import Change
+from ..edits.cells import Change
 from .runs import Recorded
 
 KEY_SITES = frozenset({"k", "v"})

@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from .anatomy import steady
-from .cells import Grid
-from .errors import BadInput, Refused
+from ..anatomy import steady
+from ..edits.cells import Grid
+from ..edits.operations import Zero
+from ..errors import BadInput, Refused
+from ..prompts import Prompts
+from ..stats import rate_interval
 from .estimating import estimate
-from .operations import Zero
 from .paths import engine
 from .plan import Plan
-from .prompts import Prompts
 from .readings import Readings
 from .recording import mean_tables, recorded
 from .runs import Recorded
 from .softmaxes import SOFTMAX
-from .stats import rate_interval
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ..model import Model
 
 SAMPLED = 0.2
 """Of the work, how much goes to a random sample of the cells that the estimate would leave out."""

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .calls import BlockCall
-from .hooks import with_hidden
-from .operations import Reference
-from .prompts import Prompts
+from ..calls import BlockCall
+from ..edits.operations import Reference
+from ..hooks import with_hidden
+from ..prompts import Prompts
 
 Key = tuple[str, int | None]
 

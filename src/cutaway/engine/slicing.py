@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .anatomy import Block
-from .hooks import Hooks
+from ..anatomy import Block
+from ..hooks import Hooks
 
 SLICE = 2**18
 """Numbers that an activation function is given at once on a CPU: 1 MB in float32."""

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import BadInput
-from .prompts import Prompts
+from ..errors import BadInput
+from ..prompts import Prompts
 
 if TYPE_CHECKING:
     from .cells import Change

@@ -1,0 +1,1 @@
+"""What is changed: where (choices), into what (operations, removals), as a grid of cells."""

@@ -1,0 +1,1 @@
+"""Sweeps: a plan, what is recorded before, and the waves that compute only what an edit can reach."""

@@ -1,0 +1,1 @@
+"""Sweeps that outlast an interruption: what they are made of, and their finished shards on disk."""
