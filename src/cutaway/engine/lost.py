@@ -28,8 +28,10 @@ def unfinished(lost: Lost, name: Callable[[int], str], store: Store | None) -> U
     said = [f"{n} of {whole} shards of this sweep could not be run; the other {whole - n} were."]
     for shard in lost.shards[:SAID]:
         which, cells = plan.groups[shard.group], plan.cells_of(shard.block)
-        where = f"prompts {which[0]} to {which[-1]}"
-        if len(cells):
+        where = f"prompt {which[0]}" if len(which) == 1 else f"prompts {which[0]} to {which[-1]}"
+        if len(cells) == 1:
+            where += f", 1 cell ({name(cells[0])})"
+        elif len(cells):
             where += f", {len(cells)} cells from ({name(cells[0])}) to ({name(cells[-1])})"
         at = "" if shard.cell is None else f" Cell: {name(shard.cell)}."
         said.append(f"- {where}: {shard.why}{at}")
