@@ -62,7 +62,7 @@ def scaling(prompts: int, rounds: int) -> bool:
     plan = cutaway.sweep(model, some[1], cutaway.patch("resid_pre", some[0]), dry_run=True)
     shards = len(plan.groups) * len(plan.blocks)  # type: ignore[union-attr]
     print(f"{plain['value'].size} values, {shards} shards; {plan.describe()}\n", flush=True)  # type: ignore[union-attr]
-    _connect(None, 2)
+    _connect(None, 3)  # room for both pools; only one at a time works
     pools, begun = {n: Pool(n) for n in (1, 2)}, {}
     for n, pool in pools.items():
         begin = time.perf_counter()
@@ -125,7 +125,7 @@ def kills(wanted: int, seed: int) -> bool:
             before: dict[Path, bytes] = {}
 
             def killer(store: Path = store, over: Any = over, killed: list = killed, before: dict = before) -> None:
-                while not over.wait(rng.uniform(0.3, 2.5)) and len(killed) < 6:
+                while not over.wait(rng.uniform(0.02, 0.5)) and len(killed) < 6:
                     alive = [a.pid for a in list(pool.actors) if a.pid and a.pid not in killed and a.shard]
                     if alive and faults.shards(store):
                         before.update({p: p.read_bytes() for p in faults.shards(store)})
@@ -145,7 +145,8 @@ def kills(wanted: int, seed: int) -> bool:
             lost += sum(after.get(p) != data for p, data in before.items()) + (len(after) != length)
             done += len(killed)
             survived += len(killed) if same else 0
-            print(f"sweep {sweeps}: {len(killed)} killed, same bits {same}", file=sys.stderr, flush=True)
+            told = f"sweep {sweeps}: {len(killed)} killed, same bits {same}; {done} so far, {lost} shards lost"
+            print(told, file=sys.stderr, flush=True)
     pool.close()
     ray.shutdown()
     print("| fault | tried | survived, same bits | finished shards lost |\n|---|---|---|---|")

@@ -38,7 +38,7 @@ def pool() -> Iterator[pools.Pool]:
     """Two workers of a cluster that this module begins and ends."""
     import ray
 
-    assert cluster._connect(None, 2)
+    assert cluster._connect(None, 3)
     made = pools.Pool(2)
     yield made
     made.close()
