@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 class CutawayError(Exception):
-    """Base of every error raised on purpose. `str(error)` is the whole message."""
+    """Base of every error raised on purpose. `str(error)` is the whole message, `exit_code` a command's."""
+
+    exit_code = 2
 
 
 class BadInput(CutawayError, ValueError):
@@ -17,6 +19,12 @@ class Refused(CutawayError):
 
 class NoRoom(CutawayError):
     """The disk is full, or a limit on file sizes or quotas was reached. What was finished is kept."""
+
+    exit_code = 1
+
+
+class Unfinished(CutawayError):
+    """Some of the work could not be done: the message says which part, why, and how to go on. The rest was finished."""
 
     exit_code = 1
 

@@ -8,7 +8,7 @@ import click
 
 from .group import Command
 from .one_study import one_study
-from .options import gather, model, open_model, output, prompts, speech, token
+from .options import engine, gather, model, open_model, output, prompts, speech, token
 from .readouts import ANSWER, FOIL
 from .session import Session
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), help="Next tokens listed.")
 @model
 @output
+@engine
 @speech
 @click.pass_context
 def attribution(

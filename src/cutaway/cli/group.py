@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -40,15 +41,18 @@ class Command(click.Command):
         write_examples(formatter, self.examples)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it; a command with sweeps and an output can be continued if it is interrupted."""
+        """Run it; one with sweeps runs them where it was told, and can be continued if it has an output."""
         from .unfinished import COMMANDS as CONTINUED
         from .unfinished import unfinished
 
         _, command, *_ = *ctx.command_path.split(), ""
-        out, force = ctx.params.get("path"), bool(ctx.params.get("force"))
-        if command not in CONTINUED or out in (None, "-") or ctx.params.get("dry_run"):
+        if command not in CONTINUED:
             return super().invoke(ctx)
-        with unfinished(ctx.obj, Path(str(out)), force):
+        out, force = ctx.params.get("path"), bool(ctx.params.get("force"))
+        keeping: Any = nullcontext()
+        if out not in (None, "-") and not ctx.params.get("dry_run"):
+            keeping = unfinished(ctx.obj, Path(str(out)), force)
+        with keeping, ctx.obj.where.running():
             return super().invoke(ctx)
 
 

@@ -9,7 +9,7 @@ import click
 from .group import Command
 from .one_study import one_study
 from .options import bos as with_bos
-from .options import model, open_model, output, speech
+from .options import engine, model, open_model, output, speech
 from .session import Session
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ FRAMES = "A frame of the task, by key; repeatable; default: all."
 @with_bos
 @model
 @output
+@engine
 @speech
 @click.pass_context
 def ioi(

@@ -43,6 +43,27 @@ speech = _together(
     ),
 )
 
+
+def _where(what: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def callback(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        session = ctx.obj
+        if value is not None and isinstance(session, Session) and not session.where.fixed:
+            setattr(session.where, what, value)
+
+    return callback
+
+
+ENGINES = ("local", "ray")
+_WORKERS = "How many workers; default: what the cluster has room for."
+_ADDRESS = 'Of a running cluster, such as "auto"; default: one on this machine, begun and ended.'
+engine = _together(
+    click.option(
+        "--engine", type=click.Choice(ENGINES), expose_value=False, callback=_where("engine"), help="Who runs sweeps."
+    ),
+    click.option("--address", expose_value=False, callback=_where("address"), help=_ADDRESS),
+    click.option("--workers", type=click.IntRange(1), expose_value=False, callback=_where("workers"), help=_WORKERS),
+)
+
 _DTYPES = "float32 (default), bfloat16, float16, float64, auto."
 loading = _together(
     click.option("--revision", help="Branch, tag or commit on the hub."),

@@ -17,7 +17,7 @@ from ..tasks import TASKS
 from ..wording import number, signed
 from .deliver import Output, folder_of
 from .group import Command
-from .options import bos, model, open_model, output, speech
+from .options import bos, engine, model, open_model, output, speech
 from .session import Session
 from .tables import table
 
@@ -65,6 +65,7 @@ _SELECT = 'Such as "0-5,7"; default: each.'
 @click.option("--top", default=20, show_default=True, type=click.IntRange(1), help="Cells printed.")
 @model
 @output
+@engine
 @speech
 @click.pass_context
 def patch(

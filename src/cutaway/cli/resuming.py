@@ -10,8 +10,8 @@ import click
 from ..errors import BadInput
 from .group import Command
 from .group import cutaway as root
-from .options import speech
-from .session import Session
+from .options import engine, speech
+from .session import Session, Where
 from .unfinished import RUN, partial_of, read_run
 
 
@@ -21,23 +21,26 @@ from .unfinished import RUN, partial_of, read_run
     examples=(
         "cutaway resume ioi",
         "cutaway resume capitals.csv",
-        "cutaway resume capitals.csv --quiet",
+        "cutaway resume ioi --engine ray --workers 4",
     ),
 )
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUTPUT")
+@engine
 @speech
 @click.pass_context
 def resume(ctx: click.Context, output: Path) -> None:
     """Continue the command that was to write OUTPUT (its -o), with the sweeps that it had finished.
 
-    Ends with the same bits as an uninterrupted run. Refused, with what differs, if the model, the prompts, a version or
-    the number of threads is another one now. A sweep with store= in Python is continued by the same call.
+    Ends with the same bits as an uninterrupted run, whichever engine began it; --engine says who goes on (default: as
+    it was begun). Refused, with what differs, if the model, the prompts, a version or the number of threads is another
+    one now. A sweep with store= in Python is continued by the same call.
     """
     session: Session = ctx.obj
     folder = partial_of(output)
     if not (folder / RUN).is_file():
         raise BadInput(_nothing(output, folder))
     run = read_run(folder)
+    session.where.fixed = session.where != Where()
     session.resuming, session.args, session.command = folder.resolve(), run.args, run.command
     try:
         os.chdir(run.cwd)

@@ -10,7 +10,7 @@ import click
 
 from .group import Command
 from .one_study import one_study
-from .options import model, open_model, output, speech
+from .options import engine, model, open_model, output, speech
 from .session import Session
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ FREQUENCIES = "Word frequencies for matching: a word and a number a line, or JSO
 @click.option("--bos/--no-bos", default=None, help="Put BOS first, or no special token. Default: the tokenizer's.")
 @model
 @output
+@engine
 @speech
 @click.pass_context
 def rotation(

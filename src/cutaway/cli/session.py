@@ -8,9 +8,39 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
+
+from ..errors import BadInput, CutawayError
+
+
+@dataclass
+class Where:
+    """Where sweeps are run: what `--engine`, `--address` and `--workers` say. None: not said."""
+
+    engine: str | None = None
+    address: str | None = None
+    workers: int | None = None
+    fixed: bool = False  # `resume` was told, and the command that it continues is not asked
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Sweeps inside are run there.
+
+        Raises:
+            BadInput: there is no such cluster, or the options do not fit together.
+        """
+        if self.engine == "ray":
+            from ..workers import on_ray
+
+            with on_ray(self.address, self.workers):
+                yield
+            return
+        if self.address or self.workers:
+            raise BadInput("--address and --workers are of --engine ray. Add it, or leave them out.")
+        yield
 
 
 class Session:
@@ -21,6 +51,7 @@ class Session:
         self.command = shlex.join(["cutaway", *args])
         self.resuming: Path | None = None  # the unfinished run that is continued
         self.unfinished: Path | None = None  # the output of a run that was interrupted and can be continued
+        self.where = Where()
         self.quiet = False
         self.debug = bool(os.environ.get("CUTAWAY_DEBUG"))
 
@@ -55,8 +86,6 @@ class Session:
         return 2
 
     def failed(self, error: Exception) -> int:
-        from ..errors import CutawayError, NoRoom
-
         if self.debug:
             traceback.print_exception(error)
         elif isinstance(error, CutawayError):
@@ -66,7 +95,7 @@ class Session:
             click.echo(f"error: unexpected {type(error).__name__}: {what}", err=True)
             click.echo("This should not happen. Run again with --debug to see where, and please report it.", err=True)
         self._say_how_to_continue()
-        return error.exit_code if isinstance(error, NoRoom) else 2
+        return error.exit_code if isinstance(error, CutawayError) else 2
 
     def interrupted(self) -> int:
         click.echo("interrupted", err=True)

@@ -13,7 +13,7 @@ from ..saving import check_folder_free, document, new_folder, save_result, to_js
 from ..studies import STUDIES
 from ..wording import label, number, percent, prose
 from .group import Command, Group
-from .options import open_model, speech
+from .options import engine, open_model, speech
 from .session import Session
 from .tables import table
 
@@ -83,6 +83,7 @@ def _print(console: Console, done: Study) -> None:
 )
 @click.option("-o", "--output", "path", default="cutaway-demo", show_default=True, metavar="DIR", help="Where to.")
 @click.option("--force", is_flag=True, help="Replace an earlier demo.")
+@engine
 @speech
 @click.pass_context
 def demo(ctx: click.Context, path: str, force: bool) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from ..disk import UNDONE, cannot_write, read_json, replace_file, sweep_up
-from ..errors import BadInput, NoRoom
+from ..errors import BadInput, NoRoom, Unfinished
 from ..resume.keeping import keep_sweeps
 from ..resume.locking import exclusive
 from ..saving import SCHEMA_VERSION
@@ -29,7 +29,8 @@ COMMANDS = frozenset({"patch", "study", "demo"})
 SUFFIX, RUN, KIND = ".partial", "run.json", "unfinished run"
 SWEEPS = "sweeps"
 _MANNERS = frozenset({"--force", "--quiet", "-q", "--debug", "--json"})
-"""Options that change nothing of what is run."""
+_WHERE = ("--engine", "--address", "--workers")
+"""Options that change nothing of what is run; the latter take a value."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,14 @@ class Run:
         return shlex.join(["cutaway", *self.args])
 
     def same(self, other: Run) -> bool:
-        mine, theirs = ([a for a in run.args if a not in _MANNERS] for run in (self, other))
-        return mine == theirs and self.cwd == other.cwd
+        return _what(self.args) == _what(other.args) and self.cwd == other.cwd
+
+
+def _what(args: list[str]) -> list[str]:
+    """A command line without what changes nothing of what is run."""
+    values = {i + 1 for i, a in enumerate(args) if a in _WHERE}
+    rest = [a for i, a in enumerate(args) if i not in values and a not in (*_MANNERS, *_WHERE)]
+    return [a for a in rest if not a.startswith(tuple(f"{option}=" for option in _WHERE))]
 
 
 def partial_of(out: Path) -> Path:
@@ -98,7 +105,7 @@ def unfinished(session: Session, out: Path, force: bool) -> Iterator[None]:
             except click.exceptions.Exit:  # how a command that is done hands over its exit code
                 _remove(folder)
                 raise
-            except (KeyboardInterrupt, NoRoom):
+            except (KeyboardInterrupt, NoRoom, Unfinished):
                 session.unfinished = out if _kept(folder) else None
                 if not session.unfinished:
                     _remove(folder)

@@ -10,7 +10,7 @@ import click
 from ..saving import check_free
 from .group import Command
 from .one_study import one_study
-from .options import model, open_model, output, speech
+from .options import engine, model, open_model, output, speech
 from .session import Session
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ _ATLEAST_1: dict[str, Any] = {"type": click.IntRange(1), "show_default": True}
 @click.option("--bos/--no-bos", default=None, help="Put BOS first, or no special token. Default: the tokenizer's.")
 @model
 @output
+@engine
 @speech
 @click.pass_context
 def vector_arithmetic(

@@ -29,13 +29,16 @@ from ..resume.keeping import next_folder
 from ..resume.manifest import manifest
 from ..resume.shards import opened
 from .editing import EditTap, Task, whole_rows
+from .engines import chosen_engine
 from .following import recorded_tokens
+from .lost import Lost, unfinished
 from .paths import engine
 from .plan import TOKENS, Plan, compile_cells, make_plan
 from .readings import Readings
 from .recording import recorded
-from .running import Aim, Progress, run
+from .running import Progress, run
 from .screening import Screened
+from .work import Aim, Work
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -89,6 +92,7 @@ def sweep(
             the first place); a store that is in use or holds another sweep.
         Refused: an edited site is not certified for this model.
         NoRoom: the disk of the store is full.
+        Unfinished: workers (docs/many-machines.md) could not run some shards; the others are finished.
     """
     _check(base, reference, budget)
     edits = as_edits(edits)
@@ -126,12 +130,14 @@ def sweep(
         budgets = [budget] if shards is None else shards.budgets
         if budgets[-1] != budget:
             plan = planned(variants, budget=budgets[-1])
+        aim = Aim(model, base, references[0], metrics, read) if comparable else None
+        kept = screened.runs if screened else None
         while True:
-            aim = Aim(model, base, references[0], metrics, read) if comparable else None
             try:
-                kept = screened.runs if screened else None
-                values, own = run(model, ways, base, plan, readings, aim, done, kept, shards)
+                found = run(Work(model, ways, base, plan, readings, aim, kept), chosen_engine(), done, shards)
                 break
+            except Lost as error:
+                raise unfinished(error, partial(_cell, grid), shards) from None
             except NotFinite as error:
                 where = "" if error.cell is None else f" Cell: {_cell(grid, error.cell)}."
                 raise NotFinite(f"{error}{where}") from None
@@ -144,9 +150,10 @@ def sweep(
                     budgets.append(smaller)
                 else:
                     shards.split(smaller)
+    values, own = found.values, found.own
     if screened is not None:
         values = screened.fill(values, own)
-    dataset = _dataset(model, base, grid, readings, values, own, aim.values if aim else None)
+    dataset = _dataset(model, base, grid, readings, values, own, found.aimed or None)
     if screened is not None:
         dataset = screened.mark(dataset, grid, missed_above)
     return dataset.assign_attrs(

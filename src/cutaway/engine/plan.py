@@ -94,6 +94,11 @@ class Plan:
     estimated: int = 0  # cells that can differ and are not run, because a screened sweep estimates them
 
     @property
+    def changes(self) -> list[Change]:
+        """Everything that is changed in some variant."""
+        return [c for v in self.variants for c in v.all_changes]
+
+    @property
     def answers(self) -> list[int]:
         """Layers that some variant enters half-way."""
         return half_way(self.variants)

@@ -36,8 +36,6 @@ def manifest(
 
     `plan` is the one of the budget that was asked for, before memory ran out.
     """
-    import transformers
-
     sources = {s.hash() for cell in grid.cells for change in cell for s in change.operation.sources}
     facts = {
         "model": model.name,
@@ -56,7 +54,19 @@ def manifest(
         "read positions": hash_of(readings.at),
         "budget": plan.budget,
         "plan": hash_of(_integers(plan)),
-        "device": _device(model.device),
+    }
+    given = {key: "none" if value is None else value for key, value in settings.items()}
+    return {
+        k: v if isinstance(v, str | int | float) else str(v) for k, v in (facts | machine(model.device) | given).items()
+    }
+
+
+def machine(device: torch.device) -> dict[str, str | int]:
+    """The facts of this machine and process that decide bits."""
+    import transformers
+
+    return {
+        "device": _device(device),
         "threads": torch.get_num_threads(),
         "processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "float32 products": torch.get_float32_matmul_precision(),
@@ -66,8 +76,6 @@ def manifest(
         "numpy": np.__version__,
         "python": ".".join(platform.python_version_tuple()[:2]),
     }
-    given = {key: "none" if value is None else value for key, value in settings.items()}
-    return {k: v if isinstance(v, str | int | float) else str(v) for k, v in (facts | given).items()}
 
 
 def _device(device: torch.device) -> str:
