@@ -61,7 +61,7 @@ CASES = [
     Case("sweep", 4, 16, what=sweep("mlp_act", neurons=NEURONS, positions=list(range(16)))),
     # 10 to 10^4 prompts
     *(Case("sweep", n, 16, what=sweep("z")) for n in (10, 100, 1000, 10_000)),
-    Case("sweep", 10_000, 64, what=sweep("resid_pre", layers=[5])),
+    Case("sweep", 10_000, 16, what=sweep("resid_pre", layers=[5])),
     # what is recorded, long prompts, a large vocabulary
     Case("sweep", 8, 170, what=sweep("pattern")),
     Case("sweep", 8, 64, what=sweep("resid_pre", "kl")),
@@ -136,8 +136,8 @@ def work(case: Case, one: cutaway.Model, n: int) -> tuple[Callable[[], Any], int
         plan = cutaway.sweep(one, base, edits, dry_run=True)
         return lambda: cutaway.sweep(one, base, edits, progress=False), plan.memory.total, plan.n_cells
     if case.kind == "trace":
-        return lambda: one.trace(base), getattr(cutaway.Trace, "planned", _none)(one, base), None
-    over = getattr(one, "over", lambda prompts, analysis: analysis(one.trace(prompts)))
+        return lambda: one.trace(base), cutaway.Trace.planned(one, base), None
+    over = one.over
     made = {
         "lens": lambda: over(base, lambda t: cutaway.lens(t, top=1)),
         "attribute": lambda: over(base, lambda t: cutaway.attribute(t, **case.what)),
@@ -148,10 +148,6 @@ def work(case: Case, one: cutaway.Model, n: int) -> tuple[Callable[[], Any], int
         "update": lambda: cutaway.update(one, base, layer=1),
     }
     return made[case.kind], None, None
-
-
-def _none(*_: Any) -> None:
-    return None
 
 
 def _study(name: str, one: cutaway.Model, n: int) -> Callable[[], Any]:
@@ -194,8 +190,9 @@ def row(case: Case) -> dict[str, Any]:
         work(small, one, 2)[0]()  # what is loaded and probed once
     run, planned, cells = work(case, one, case.prompts)
     found, peak, seconds = measured(run)
-    return {"case": case.said, **{k: v for k, v in asdict(case).items() if k in ("prompts", "tokens", "vocab")},
-            "cells": cells, "planned": planned, "measured": peak, "result": size(found), "seconds": seconds}  # fmt: skip
+    known = {key: value for key, value in asdict(case).items() if key in ("prompts", "tokens", "vocab")}
+    numbers = {"cells": cells, "planned": planned, "measured": peak, "result": size(found), "seconds": seconds}
+    return {"case": case.said, **known, **numbers}
 
 
 def _small(case: Case) -> dict[str, Any]:
@@ -206,7 +203,8 @@ def _small(case: Case) -> dict[str, Any]:
             **({"positions": 0} if isinstance(case.what.get("positions"), list) else {})}  # fmt: skip
 
 
-HEADER = "| case | cells | prompts x tokens | vocabulary | planned | measured | of it result | s |\n|---|--:|--:|--:|--:|--:|--:|--:|"
+HEADER = """| case | cells | prompts x tokens | vocabulary | planned | measured | of it result | s |
+|---|--:|--:|--:|--:|--:|--:|--:|"""
 
 
 def line(r: dict[str, Any]) -> str:
@@ -238,9 +236,12 @@ def main() -> int:
     for i, case in enumerate(CASES):
         if options.only not in case.said:
             continue
-        made = subprocess.run([sys.executable, __file__, "--case", str(i)], stdout=subprocess.PIPE, text=True)  # noqa: S603
+        made = subprocess.run([sys.executable, __file__, "--case", str(i)], stdout=subprocess.PIPE, text=True)
         if made.returncode:
-            print(f"| {case.said} | | {case.prompts:,} x {case.tokens:,} | | | failed: {made.returncode} | | |", flush=True)
+            print(
+                f"| {case.said} | | {case.prompts:,} x {case.tokens:,} | | | failed: {made.returncode} | | |",
+                flush=True,
+            )
             continue
         rows.append(json.loads(made.stdout.splitlines()[-1]))
         print(line(rows[-1]), flush=True)

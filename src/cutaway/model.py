@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -242,6 +242,13 @@ class Model:
         if self.certificate.refusal(_BY_PARTS) is None:
             return self.anatomy.unembedding.cap_only(self.read_before_cap(rows))
         return self._tail().logits(rows)
+
+    def read_in_parts(self, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """`read` of rows [n, d_model], a bounded number of logits at a time: which rows, and their [some, vocab]."""
+        step = max(1, LOGITS // self.vocab_size)
+        for start in range(0, len(rows), step):
+            some = slice(start, start + step)
+            yield some, self.read(rows[some])
 
     @property
     def reads_stream(self) -> bool:

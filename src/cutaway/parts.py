@@ -29,8 +29,8 @@ def at_once(prompts: Prompts, tokens: int = TOKENS) -> int:
 def in_parts(n: int, size: int, work: Callable[[list[int]], Made]) -> Iterator[tuple[list[int], Made]]:
     """(indices, work(indices)) of n prompts, `size` at a time in order.
 
-    Where memory runs out the size is halved for all that is left; what was made before stays. One prompt alone that does
-    not fit raises what the allocator raised.
+    Where memory runs out the size is halved for all that is left; what was made before stays. One prompt alone that
+    does not fit raises what the allocator raised.
     """
     start = 0
     while start < n:

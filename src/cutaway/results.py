@@ -46,7 +46,7 @@ def run_card(model: Model, prompts: Prompts | None = None, **more: Any) -> dict[
 
 
 def joined(model: Model, prompts: Prompts, parts: list[Any]) -> Any:
-    """The results of consecutive parts of some prompts as one, along `prompt`; a list where they are no labelled arrays.
+    """The results of consecutive parts of some prompts as one, along `prompt`; a list if they are no labelled arrays.
 
     Attributes are those of the first, with the card of all prompts; of an attribute `..._error` the largest.
     """
@@ -57,7 +57,13 @@ def joined(model: Model, prompts: Prompts, parts: list[Any]) -> Any:
     if len(parts) == 1:
         return parts[0]
     whole = xr.concat(
-        parts, "prompt", data_vars="minimal", coords="minimal", compat="override", join="exact", combine_attrs="override"
+        parts,
+        "prompt",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="exact",
+        combine_attrs="override",
     )
     errors = {k: max(p.attrs[k] for p in parts) for k in parts[0].attrs if str(k).endswith("_error")}
     card = run_card(model, prompts)

@@ -1,10 +1,10 @@
 """One run with every site addressable.
 
-A run keeps the residual stream between blocks and the arguments with which the model called each block. Any site inside
-a block is computed when it is asked for, by calling that block again on what entered it: memory follows the request, and
-the numbers are those of the run. Where a block cannot be called alone (the certificate says so), the whole model runs
-again instead. Many prompts run in parts of a stated number of tokens, so that only what is kept grows with their number;
-what that takes is known before anything runs, and refused above a limit.
+A run keeps the residual stream between blocks and the arguments with which the model called each block. Any site
+inside a block is computed when it is asked for, by calling that block again on what entered it: memory follows the
+request, and the numbers are those of the run. Where a block cannot be called alone (the certificate says so), the whole
+model runs again instead. Many prompts run in parts of a stated number of tokens, so that only what is kept grows with
+their number; what that takes is known before anything runs, and refused above a limit.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ class Trace:
 
     def rows(self, site: str, layer: int | None, positions: Tensor) -> Tensor:
         """One position of each prompt: [prompt, ...]. Of a site that is not held, only these are kept."""
-        if layer is None or self._streamed(site, layer) is not None or (site, layer) in self._kept:
+        if layer is None:
             raw = self._raw(site, layer)
             return raw[torch.arange(len(raw), device=raw.device), positions.to(raw.device)]
         return self.rows_of(layer, [site], positions)[site]
@@ -241,7 +241,7 @@ class Trace:
             check_site(self.model, name, layer)
         for one in self._passes:
             have = {name: self._held(name, layer, one) for name in sites}
-            missing = [(name, layer) for name, tensor in have.items() if tensor is None]
+            missing: list[Key] = [(name, layer) for name, tensor in have.items() if tensor is None]
             if not missing:
                 yield one.rows, {name: x for name, x in have.items() if x is not None}
                 continue
