@@ -56,15 +56,10 @@ def joined(model: Model, prompts: Prompts, parts: list[Any]) -> Any:
         return parts
     if len(parts) == 1:
         return parts[0]
-    whole = xr.concat(
-        parts,
-        "prompt",
-        data_vars="minimal",
-        coords="minimal",
-        compat="override",
-        join="exact",
-        combine_attrs="override",
-    )
+    alike: dict[str, Any] = {"coords": "minimal", "compat": "override", "join": "exact", "combine_attrs": "override"}
+    if isinstance(parts[0], xr.Dataset):
+        alike["data_vars"] = "minimal"
+    whole = xr.concat(parts, "prompt", **alike)
     errors = {k: max(p.attrs[k] for p in parts) for k in parts[0].attrs if str(k).endswith("_error")}
     card = run_card(model, prompts)
     return whole.assign_coords(prompt=np.arange(len(prompts))).assign_attrs({**whole.attrs, **card, **errors})
