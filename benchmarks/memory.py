@@ -1,6 +1,7 @@
-"""Peak memory of sweeps beside the model's weights, for grids and prompt sets of growing size: planned and measured.
+"""Peak memory beside the model's weights, for grids and prompt sets of growing size: planned and measured.
 
-Measured: the process's peak resident set during the sweep, minus what was resident before it (Linux only).
+Each case is a process of its own: its peak resident set during the run, minus what was resident before (Linux only).
+Planned is what the plan of a sweep or the estimate of a trace says before anything runs.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ import ctypes
 import gc
 import json
 import platform
+import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +23,142 @@ import torch
 
 import cutaway
 
-Case = tuple[str, int, int, dict[str, Any], str]
-"""Site, prompts, tokens, choices of the edit, metric."""
+NEURONS = list(range(1024))
 
-CASES: list[Case] = [
-    ("resid_pre", 8, 16, {}, "logit_diff"),
-    ("resid_pre", 8, 170, {}, "logit_diff"),
-    ("z", 8, 170, {"positions": "each"}, "logit_diff"),
-    ("mlp_act", 4, 16, {"neurons": range(1024), "positions": -1}, "logit_diff"),
-    ("mlp_act", 4, 16, {"neurons": range(1024), "positions": list(range(16))}, "logit_diff"),
-    ("z", 10, 16, {}, "logit_diff"),
-    ("z", 100, 16, {}, "logit_diff"),
-    ("z", 1000, 16, {}, "logit_diff"),
-    ("z", 10000, 16, {}, "logit_diff"),
-    ("pattern", 8, 170, {}, "logit_diff"),
-    ("resid_pre", 8, 64, {}, "kl"),
-    ("mlp_out", 1, 2000, {"positions": list(range(0, 2000, 100))}, "logit_diff"),
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement. `kind` names one of the functions below; the model is 6 layers x 256 unless `vocab` is large."""
+
+    kind: str
+    prompts: int
+    tokens: int
+    vocab: int = 20_000
+    attention: str = "sdpa"
+    what: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def said(self) -> str:
+        options = ", ".join(f"{k}={_short(v)}" for k, v in self.what.items())
+        return f"{self.kind}{f' {options}' if options else ''}{', eager' if self.attention == 'eager' else ''}"
+
+
+def _short(value: Any) -> str:
+    return f"{len(value)} of them" if isinstance(value, list) and len(value) > 3 else str(value)
+
+
+def sweep(site: str, metric: str = "logit_diff", **choices: Any) -> dict[str, Any]:
+    return {"site": site, "metric": metric, **choices}
+
+
+LONG = 2000
+WIDE = 2**18
+CASES = [
+    # grids of 10^2 to 10^5 cells
+    Case("sweep", 8, 16, what=sweep("resid_pre")),
+    Case("sweep", 8, 170, what=sweep("resid_pre")),
+    Case("sweep", 4, 16, what=sweep("mlp_act", neurons=NEURONS, positions=-1)),
+    Case("sweep", 4, 16, what=sweep("mlp_act", neurons=NEURONS, positions=list(range(16)))),
+    # 10 to 10^4 prompts
+    *(Case("sweep", n, 16, what=sweep("z")) for n in (10, 100, 1000, 10_000)),
+    Case("sweep", 10_000, 16, what=sweep("resid_pre", layers=[5])),
+    # what is recorded, long prompts, a large vocabulary
+    Case("sweep", 8, 170, what=sweep("pattern")),
+    Case("sweep", 8, 64, what=sweep("resid_pre", "kl")),
+    Case("sweep", 1, LONG, what=sweep("mlp_out", positions=list(range(0, LONG, 100)))),
+    Case("sweep", 1, LONG, attention="eager", what=sweep("pattern", layers=[4], heads=[0, 1])),
+    Case("sweep", 4, 16, WIDE, what=sweep("resid_pre", "kl")),
+    Case("sweep", 1, LONG, WIDE, what=sweep("mlp_out", "next_token_kl", layers=[1], positions=[0])),
+    # traces hold what is asked for
+    *(Case("trace", n, 16) for n in (10, 100, 1000, 10_000)),
+    Case("trace", 16, LONG),
+    Case("trace", 4, LONG, attention="eager"),
+    Case("trace", 16, LONG, WIDE),
+    # what is made of traces, in parts
+    *(Case("lens", n, 16) for n in (10, 100, 1000)),
+    Case("lens", 16, 16, WIDE),
+    Case("lens", 1, 500, WIDE),
+    *(Case("attribute", n, 16, what={"by": "head"}) for n in (10, 100, 1000, 10_000)),
+    Case("attribute", 4, LONG, attention="eager", what={"by": "source"}),
+    Case("stages", 1000, 16, WIDE),
+    Case("role_attention", 100, 16, attention="eager"),
+    Case("role_attention", 8, LONG, attention="eager"),
+    Case("head_scores", 16, 100, WIDE),
+    Case("head_scores", 2, LONG, WIDE, "eager"),
+    # fits
+    *(Case("fit_subspaces", n, 16) for n in (10, 100, 1000, 10_000)),
+    Case("fit_subspaces", 16, LONG, WIDE),
+    *(Case("update", n, 16) for n in (10, 100, 1000, 10_000)),
+    Case("update", 16, LONG, WIDE),
+    Case("mean ablation", 16, LONG),
+    # studies, on the bundled model
+    *(Case("study ioi", n, 0, 0) for n in (16, 64, 256)),
+    *(Case("study subspace", n, 0, 0) for n in (20, 80)),
 ]
 
 
-def model() -> cutaway.Model:
+def model(case: Case) -> cutaway.Model:
     from transformers import GPT2Config, GPT2LMHeadModel
 
+    if case.vocab == 0:
+        return cutaway.load("pocket")
     torch.manual_seed(0)
-    config = GPT2Config(n_embd=256, n_layer=6, n_head=8, vocab_size=20_000, n_positions=2048, initializer_range=0.06)
+    depth, width = (6, 256) if case.vocab < WIDE else (2, 128)
+    config = GPT2Config(
+        n_embd=width, n_layer=depth, n_head=8, vocab_size=case.vocab, n_positions=2048, initializer_range=0.06,
+        attn_implementation=case.attention,
+    )  # fmt: skip
     return cutaway.Model(GPT2LMHeadModel(config).eval())
+
+
+def drawn(case: Case, n: int) -> tuple[cutaway.Prompts, cutaway.Prompts]:
+    """Random prompts, and the same with one token changed in the middle."""
+    ids = torch.randint(case.vocab, (n, case.tokens), generator=torch.Generator().manual_seed(0))
+    other = ids.clone()
+    other[:, case.tokens // 2] = (other[:, case.tokens // 2] + 1) % case.vocab
+    more = {"answers": 5, "foils": 8, "roles": {"START": [0] * n}}
+    return cutaway.Prompts(ids=ids, **more), cutaway.Prompts(ids=other, **more)
+
+
+def work(case: Case, one: cutaway.Model, n: int) -> tuple[Callable[[], Any], int | None, int | None]:
+    """(what is measured, bytes planned, cells)."""
+    if case.kind.startswith("study "):
+        return _study(case.kind.removeprefix("study "), one, n), None, None
+    base, source = drawn(case, n)
+    if case.kind == "sweep":
+        what = dict(case.what)
+        site, metric = what.pop("site"), what.pop("metric")
+        edits = cutaway.patch(site, source, **what)
+        plan = cutaway.sweep(one, base, edits, metric, dry_run=True)
+        return lambda: cutaway.sweep(one, base, edits, metric, progress=False), plan.memory.total, plan.n_cells
+    if case.kind == "mean ablation":
+        edits = cutaway.ablate("mlp_out", mean_of=source, layers=[3], positions=[-1])
+        plan = cutaway.sweep(one, base, edits, dry_run=True)
+        return lambda: cutaway.sweep(one, base, edits, progress=False), plan.memory.total, plan.n_cells
+    if case.kind == "trace":
+        return lambda: one.trace(base), cutaway.Trace.planned(one, base), None
+    over = one.over
+    made = {
+        "lens": lambda: over(base, lambda t: cutaway.lens(t, top=1)),
+        "attribute": lambda: over(base, lambda t: cutaway.attribute(t, **case.what)),
+        "stages": lambda: over(base, cutaway.stages),
+        "role_attention": lambda: over(base, lambda t: cutaway.role_attention(t, [("END", "START")])),
+        "head_scores": lambda: cutaway.head_scores(one, rows=n, period=case.tokens // 2),
+        "fit_subspaces": lambda: cutaway.fit_subspaces(one, base, "mlp_out", layers=[0, 1]),
+        "update": lambda: cutaway.update(one, base, layer=1),
+    }
+    return made[case.kind], None, None
+
+
+def _study(name: str, one: cutaway.Model, n: int) -> Callable[[], Any]:
+    from dataclasses import replace
+
+    from cutaway.studies.ioi import run as ioi
+    from cutaway.studies.subspace import run as subspace
+
+    if name == "ioi":  # four prompts a family
+        return lambda: ioi.run(one, replace(ioi.demo(), families=n // 4))
+    return lambda: subspace.run(one, replace(subspace.demo(), passages=n, fit_passages=n))
 
 
 def resident(what: str) -> int:
@@ -51,7 +166,7 @@ def resident(what: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(what))
 
 
-def measured(run: Any) -> tuple[Any, int, float]:
+def measured(run: Callable[[], Any]) -> tuple[Any, int, float]:
     """(what it returns, bytes at its peak above those before, seconds)."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -61,49 +176,75 @@ def measured(run: Any) -> tuple[Any, int, float]:
     return found, resident("VmHWM") - before, time.perf_counter() - start
 
 
+def size(found: Any) -> int:
+    """Bytes of a result."""
+    arrays = found.data_vars.values() if hasattr(found, "data_vars") else [found] if hasattr(found, "nbytes") else []
+    return sum(int(a.nbytes) for a in arrays)
+
+
+def row(case: Case) -> dict[str, Any]:
+    """One case, measured in this process."""
+    one = model(case)
+    small = Case(case.kind, case.prompts, min(case.tokens, 16), case.vocab, case.attention, _small(case))
+    if case.vocab:
+        work(small, one, 2)[0]()  # what is loaded and probed once
+    run, planned, cells = work(case, one, case.prompts)
+    found, peak, seconds = measured(run)
+    known = {key: value for key, value in asdict(case).items() if key in ("prompts", "tokens", "vocab")}
+    numbers = {"cells": cells, "planned": planned, "measured": peak, "result": size(found), "seconds": seconds}
+    return {"case": case.said, **known, **numbers}
+
+
+def _small(case: Case) -> dict[str, Any]:
+    """The same edit of fewer cells."""
+    if case.kind != "sweep":
+        return case.what
+    return {**case.what, "layers": 0, **({"positions": -1, "neurons": [0]} if "neurons" in case.what else {}),
+            **({"positions": 0} if isinstance(case.what.get("positions"), list) else {})}  # fmt: skip
+
+
+HEADER = """| case | cells | prompts x tokens | vocabulary | planned | measured | of it result | s |
+|---|--:|--:|--:|--:|--:|--:|--:|"""
+
+
+def line(r: dict[str, Any]) -> str:
+    def mega(n: int | None) -> str:
+        return "" if n is None else f"{n / 1e6:.0f} MB"
+
+    where = f"{r['prompts']:,} x {r['tokens']:,}" if r["tokens"] else f"{r['prompts']:,} (setting)"
+    cells = "" if r["cells"] is None else f"{r['cells']:,}"
+    return (
+        f"| {r['case']} | {cells} | {where} | {r['vocab'] or 'pocket'} | {mega(r['planned'])} | {mega(r['measured'])} "
+        f"| {mega(r['result'])} | {r['seconds']:.1f} |"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("build/bench/memory.json"))
-    parser.add_argument("--longest", type=int, default=10**6, help="leave out cases of more cells x prompts")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--case", type=int, help="measure one case here and print it as JSON")
     options = parser.parse_args()
     if platform.system() != "Linux":
         print("the peak is read from /proc, which only Linux has", file=sys.stderr)
         return 2
-    one = model()
-    draw = torch.Generator().manual_seed(0)
+    if options.case is not None:
+        print(json.dumps(row(CASES[options.case])))
+        return 0
     rows = []
-    print("| site | metric | cells | prompts x tokens | planned | measured | s |\n|---|---|--:|--:|--:|--:|--:|")
-    for site, n, length, choices, metric in CASES:
-        ids = torch.randint(20_000, (n, length), generator=draw)
-        other = ids.clone()
-        other[:, length // 2] = (other[:, length // 2] + 1) % 20_000
-        base, source = cutaway.Prompts(ids=ids, answers=5, foils=8), cutaway.Prompts(ids=other)
-        edits = cutaway.patch(site, source, **choices)
-        plan = cutaway.sweep(one, base, edits, metric, dry_run=True)
-        if plan.n_cells * n > options.longest:
+    print(HEADER, flush=True)
+    for i, case in enumerate(CASES):
+        if options.only not in case.said:
             continue
-        few = {**choices, "layers": 0} if site != "mlp_act" else {"layers": 0, "positions": -1, "neurons": [0]}
-        cutaway.sweep(one, base[[0]], cutaway.patch(site, source[[0]], **few), metric)
-        found, peak, seconds = measured(lambda: cutaway.sweep(one, base, edits, metric, progress=False))  # noqa: B023
-        kept = sum(a.nbytes for a in found.data_vars.values())
-        rows.append(
-            {
-                "site": site,
-                "metric": metric,
-                "cells": plan.n_cells,
-                "prompts": n,
-                "tokens": length,
-                "planned": plan.memory.total,
-                "measured": peak,
-                "result": kept,
-                "seconds": seconds,
-            }
-        )
-        print(
-            f"| {site} | {metric} | {plan.n_cells:,} | {n:,} x {length} | {plan.memory.total / 1e6:.0f} MB "
-            f"| {peak / 1e6:.0f} MB | {seconds:.1f} |",
-            flush=True,
-        )
+        made = subprocess.run([sys.executable, __file__, "--case", str(i)], stdout=subprocess.PIPE, text=True)
+        if made.returncode:
+            print(
+                f"| {case.said} | | {case.prompts:,} x {case.tokens:,} | | | failed: {made.returncode} | | |",
+                flush=True,
+            )
+            continue
+        rows.append(json.loads(made.stdout.splitlines()[-1]))
+        print(line(rows[-1]), flush=True)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(rows, indent=1))
     return 0

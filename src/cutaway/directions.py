@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,12 @@ import torch
 from torch import Tensor
 
 from .errors import BadInput, Refused
+from .parts import at_once, in_parts
 from .prompts import Prompts, Read
 from .sites import site as find_site
 
 if TYPE_CHECKING:
     from .model import Model
-
-BATCH = 4096
-"""Tokens run at once while activations are collected."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,9 +177,13 @@ def activations(model: Model, prompts: Prompts, site: str, layer: int, position:
         BadInput: no such site, layer or position, or a site with another axis (take a head's write with `head_write`).
         Refused: the site is not certified for this model.
     """
+    _check_width(site)
+    return torch.cat(list(_each(model, prompts, _read(model, layer, site, None, position))))
+
+
+def _check_width(site: str) -> None:
     if find_site(site).axes != ("prompt", "position", "d_model"):
         raise BadInput(f"{site} has axes {', '.join(find_site(site).axes)}; a direction lives in the stream (d_model).")
-    return _collect(model, prompts, lambda trace: trace.rows(site, layer, trace.prompts.at(position)), (site, layer))
 
 
 def head_write(model: Model, prompts: Prompts, layer: int, head: int, position: Read = -1) -> Tensor:
@@ -194,6 +196,28 @@ def head_write(model: Model, prompts: Prompts, layer: int, head: int, position: 
         BadInput: no such layer, head or position.
         Refused: the split by heads is not certified for this layer.
     """
+    return torch.cat(list(_each(model, prompts, _head_read(model, layer, head, position))))
+
+
+Reading = Callable[[Prompts], Tensor]
+"""Some prompts' vectors [prompt, width]."""
+
+
+def _read(model: Model, layer: int, site: str, head: int | None, position: Read) -> Reading:
+    if head is None:
+        return lambda some: _rows(model, some, site, layer, position)
+    if site not in ("attn_out", "mlp_out"):  # the default site is the MLP's: a head names its own
+        raise BadInput(f"A head writes into attn_out; {site} has no heads to choose.")
+    return _head_read(model, layer, head, position)
+
+
+def _rows(model: Model, some: Prompts, site: str, layer: int, position: Read) -> Tensor:
+    sites = [] if site in ("resid_pre", "resid_post", "embed") else [f"L{layer}.{site}"]
+    value = model.trace(some, sites).rows(site, layer, some.at(position)).detach().cpu()
+    return value if value.dtype == torch.float64 else value.float()
+
+
+def _head_read(model: Model, layer: int, head: int, position: Read) -> Reading:
     if not 0 <= layer < model.n_layers:
         raise BadInput(f"There is no layer {layer}: {model.name} has layers 0 to {model.n_layers - 1}.")
     model.certificate.require(f"The write of L{layer}H{head}", ("output_projection", "head_split"), layer)
@@ -206,22 +230,31 @@ def head_write(model: Model, prompts: Prompts, layer: int, head: int, position: 
     out = attention.out
     weight = out.weight.detach().cpu().double()
     mine = weight.unflatten(0, (attention.n_heads, -1))[head]
-    z = _collect(model, prompts, lambda t: t.rows("z", layer, t.prompts.at(position)), ("z", layer)).double()
-    y = z[:, head] @ mine
-    if write.norm is not None:
-        raw = z.flatten(1) @ weight
-        raw = raw if out.bias is None else raw + out.bias.detach().cpu().double()
-        y = write.norm.linear(y, write.norm.scale(raw))
-    return (y * write.scale).to(z.dtype if model.dtype == torch.float64 else torch.float32)
+
+    def read(some: Prompts) -> Tensor:
+        z = _rows(model, some, "z", layer, position).double()
+        y = z[:, head] @ mine
+        if write.norm is not None:
+            raw = z.flatten(1) @ weight
+            raw = raw if out.bias is None else raw + out.bias.detach().cpu().double()
+            y = write.norm.linear(y, write.norm.scale(raw))
+        return (y * write.scale).to(z.dtype if model.dtype == torch.float64 else torch.float32)
+
+    return read
 
 
-def _collect(model: Model, prompts: Prompts, read: Any, wanted: tuple[str, int]) -> Tensor:
-    parts, rows = [], max(1, BATCH // prompts.n_positions)
-    for first in range(0, len(prompts), rows):
-        some = prompts[list(range(first, min(first + rows, len(prompts))))]
-        value = read(model.trace(some, sites=[f"L{wanted[1]}.{wanted[0]}"])).detach().cpu()
-        parts.append(value if value.dtype == torch.float64 else value.float())
-    return torch.cat(parts)
+def _each(model: Model, prompts: Prompts, read: Reading) -> Iterator[Tensor]:
+    """What is read of some prompts at a time, none of whose runs is kept."""
+    for _, rows in in_parts(len(prompts), at_once(prompts), lambda some: read(prompts[some])):
+        yield rows
+
+
+def _mean(model: Model, prompts: Prompts, layer: int, site: str, head: int | None, position: Read) -> Tensor:
+    """[width], summed in float64: nothing is kept for each prompt."""
+    read = _read(model, layer, site, head, position)
+    if head is None:
+        _check_width(site)
+    return sum(rows.double().sum(0) for rows in _each(model, prompts, read)) / len(prompts)  # type: ignore[return-value]
 
 
 def update(
@@ -242,9 +275,9 @@ def update(
     Raises:
         BadInput, Refused: as for `activations` and `head_write`.
     """
-    rows = _rows(model, prompts, layer, site, head, position)
+    mean = _mean(model, prompts, layer, site, head, position)
     how = "update" if len(prompts) == 1 else "mean update"
-    return _made(model, rows.double().mean(0), how, prompts, layer, site, head, position, name)
+    return _made(model, mean, how, prompts, layer, site, head, position, name)
 
 
 def difference_of_means(
@@ -258,7 +291,7 @@ def difference_of_means(
     name: str | None = None,
 ) -> Direction:
     """Mean over `prompts` minus mean over `others` of what a site holds; arguments as in `update`."""
-    means = [_rows(model, p, layer, site, head, position).double().mean(0) for p in (prompts, others)]
+    means = [_mean(model, p, layer, site, head, position) for p in (prompts, others)]
     made = _made(model, means[0] - means[1], "difference of means", prompts, layer, site, head, position, name)
     both = hashlib.sha256(f"{prompts.hash()}-{others.hash()}".encode()).hexdigest()[:16]
     return replace(
@@ -267,14 +300,6 @@ def difference_of_means(
         sources=(*made.sources, *_hashes(others)),
         families=tuple(dict.fromkeys((*made.families, *others.families))),
     )
-
-
-def _rows(model: Model, prompts: Prompts, layer: int, site: str, head: int | None, position: Read) -> Tensor:
-    if head is None:
-        return activations(model, prompts, site, layer, position)
-    if site not in ("attn_out", "mlp_out"):  # the default site is the MLP's: a head names its own
-        raise BadInput(f"A head writes into attn_out; {site} has no heads to choose.")
-    return head_write(model, prompts, layer, head, position)
 
 
 def _made(

@@ -167,10 +167,8 @@ def _own_change(before: Trace, after: Trace, site: str, layer: int, positions: T
     it is the change of that layer's write.
     """
     name = f"{OWN_WRITE[site]}_out" if site in OWN_WRITE else site
-    here, there = (trace.block(layer, [name])[name] for trace in (before, after))
-    rows = torch.arange(len(positions), device=here.device)
-    at = positions.to(here.device)
-    return there[rows, at].double() - here[rows, at].double()
+    here, there = (trace.rows(name, layer, positions).double() for trace in (before, after))
+    return there - here
 
 
 def _others(

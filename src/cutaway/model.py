@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from .anatomy import Anatomy, HeadMap, Tail, device_of, input_device, measure, steady, stored
 from .certificate import Certificate
 from .errors import BadInput, Refused
+from .parts import LOGITS, TOKENS, at_once, in_parts
 from .prompts import Prompts, Token, single_token, tokenise
-from .results import run_card
+from .results import joined, run_card
 from .tokens import token_text
 from .top import top_table
-from .trace import Trace
+from .trace import LIMIT, Trace
 from .weights import LayerWeights
 
 _COLUMNS = ("unembedding", "logits")
@@ -27,10 +28,6 @@ _COLUMNS = ("unembedding", "logits")
 
 _BY_PARTS = ("final_norm", *_COLUMNS)
 """What reading the stream by the model's norm and unembedding, one after the other, rests on."""
-
-
-_LOGITS = 2**24
-"""Logits held at once where only some tokens' are wanted: 64 MB in float32."""
 
 
 class Model:
@@ -171,27 +168,69 @@ class Model:
                 f"{self.name}. Shorten it."
             )
 
-    def trace(self, prompts: Prompts | str | Sequence[str], sites: Sequence[str] = (), edits: Any = None) -> Trace:
+    def trace(
+        self,
+        prompts: Prompts | str | Sequence[str],
+        sites: Sequence[str] = (),
+        edits: Any = None,
+        limit: int = LIMIT,
+    ) -> Trace:
         """Run once and make every site addressable (`cutaway.sites.SITES`).
 
         Args:
-            prompts: what is run.
+            prompts: what is run, at most `parts.TOKENS` tokens at a time.
             sites: what is recorded in that run (`"z"`, `"L3.attn_out"`); anything else is computed when asked for.
             edits: changes made in the run (`cutaway.patch(...)`, ...), with every choice fixed: one cell, no grid. A
                 site that is edited is recorded as edited.
+            limit: bytes that the trace may hold: the stream between blocks, the sites recorded and those asked for.
 
         Raises:
-            BadInput: the edits are a grid, or do not fit.
+            BadInput: the edits are a grid, or do not fit; the trace would hold more than the limit.
         """
-        if not isinstance(prompts, Prompts):
-            prompts = self.prompts(prompts)
-        if edits is None:
-            return Trace(self, prompts, sites)
-        from .engine.gridding import (
-            single_edit,  # a convenience that reaches down: edits know models, not the other way round
-        )
+        return self._traced(self._prompts(prompts), edits)(None, sites, limit)
 
-        return Trace(self, prompts, sites, single_edit(self, prompts, edits))
+    def over(
+        self,
+        prompts: Prompts | str | Sequence[str],
+        analysis: Callable[[Trace], Any],
+        sites: Sequence[str] = (),
+        edits: Any = None,
+        tokens: int = TOKENS,
+    ) -> Any:
+        """An analysis of any number of prompts: traced in parts, of which one is held at a time.
+
+        Args:
+            prompts, sites, edits: as in `trace`.
+            analysis: a function of a trace, such as `cutaway.attribute`, or `lambda t: cutaway.lens(t, top=1)`.
+            tokens: of a part. Where memory runs out, it is halved for what is left.
+
+        Returns:
+            What the analysis returns, joined along `prompt`; if that is no labelled array, a list of one a part.
+        """
+        prompts = self._prompts(prompts)
+        trace = self._traced(prompts, edits)
+        made = in_parts(len(prompts), at_once(prompts, tokens), lambda some: analysis(trace(some, sites, LIMIT)))
+        return joined(self, prompts, [one for _, one in made])
+
+    def _prompts(self, given: Prompts | str | Sequence[str]) -> Prompts:
+        return given if isinstance(given, Prompts) else self.prompts(given)
+
+    def _traced(self, prompts: Prompts, edits: Any) -> Callable[[list[int] | None, Sequence[str], int], Trace]:
+        """What traces some of the prompts (None: all), as wide as all of them, with the edits made."""
+        tap, sources = None, 0
+        if edits is not None:
+            # a convenience that reaches down: edits know models, not the other way round
+            from .engine.gridding import single_edit
+
+            tap, sources = single_edit(self, prompts, edits)
+
+        def trace(some: list[int] | None, sites: Sequence[str], limit: int) -> Trace:
+            if some is None:
+                return Trace(self, prompts, sites, tap, limit, sources)
+            of_some = None if tap is None else lambda chosen: tap([some[i] for i in chosen])
+            return Trace(self, prompts.padded(some), sites, of_some, limit, sources)
+
+        return trace
 
     def read(self, rows: Tensor) -> Tensor:  # [..., d_model] -> [..., vocab]
         """Logits from residual-stream vectors that precede the final norm, by the model's own norm and unembedding, or
@@ -203,6 +242,13 @@ class Model:
         if self.certificate.refusal(_BY_PARTS) is None:
             return self.anatomy.unembedding.cap_only(self.read_before_cap(rows))
         return self._tail().logits(rows)
+
+    def read_in_parts(self, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """`read` of rows [n, d_model], a bounded number of logits at a time: which rows, and their [some, vocab]."""
+        step = max(1, LOGITS // self.vocab_size)
+        for start in range(0, len(rows), step):
+            some = slice(start, start + step)
+            yield some, self.read(rows[some])
 
     @property
     def reads_stream(self) -> bool:
@@ -238,7 +284,7 @@ class Model:
         """
         norm, unembedding = self.anatomy.final_norm, self.anatomy.unembedding
         if self.certificate.refusal(_COLUMNS) is not None:
-            step = max(1, _LOGITS // (self.vocab_size * max(1, rows.shape[1])))
+            step = max(1, LOGITS // (self.vocab_size * max(1, rows.shape[1])))
             return torch.stack(
                 [
                     torch.cat([tokens_of(self._tail().logits(some), t) for some in row.split(step, dim=1)], dim=1)

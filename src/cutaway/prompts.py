@@ -124,6 +124,12 @@ class Prompts:
         new.bos = self.bos
         return new
 
+    def padded(self, which: Sequence[int]) -> Prompts:
+        """Some of the prompts, padded to the longest of all of them, so that their results have the same axes."""
+        new = self[which]
+        new.ids = torch.nn.functional.pad(new.ids, (0, self.n_positions - new.n_positions))
+        return new
+
     def cut(self, lengths: int | Tensor) -> Prompts:
         """The first tokens of each prompt, at most `lengths` (one number, or one a prompt); texts stay as labels.
 

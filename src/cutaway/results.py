@@ -45,6 +45,26 @@ def run_card(model: Model, prompts: Prompts | None = None, **more: Any) -> dict[
     return {key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in card.items()}
 
 
+def joined(model: Model, prompts: Prompts, parts: list[Any]) -> Any:
+    """The results of consecutive parts of some prompts as one, along `prompt`; a list if they are no labelled arrays.
+
+    Attributes are those of the first, with the card of all prompts; of an attribute `..._error` the largest.
+    """
+    import xarray as xr
+
+    if not all(isinstance(part, xr.Dataset | xr.DataArray) and "prompt" in part.dims for part in parts):
+        return parts
+    if len(parts) == 1:
+        return parts[0]
+    alike: dict[str, Any] = {"coords": "minimal", "compat": "override", "join": "exact", "combine_attrs": "override"}
+    if isinstance(parts[0], xr.Dataset):
+        alike["data_vars"] = "minimal"
+    whole = xr.concat(parts, "prompt", **alike)
+    errors = {k: max(p.attrs[k] for p in parts) for k in parts[0].attrs if str(k).endswith("_error")}
+    card = run_card(model, prompts)
+    return whole.assign_coords(prompt=np.arange(len(prompts))).assign_attrs({**whole.attrs, **card, **errors})
+
+
 def prompt_coords(prompts: Prompts) -> dict[str, Any]:
     """Coordinates of the prompt axis: its text and family."""
     return {

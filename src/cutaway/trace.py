@@ -1,33 +1,39 @@
-"""One forward with every site addressable.
+"""One run with every site addressable.
 
-The forward keeps the residual stream between blocks and the arguments with which the model called each block. Any site
+A run keeps the residual stream between blocks and the arguments with which the model called each block. Any site
 inside a block is computed when it is asked for, by calling that block again on what entered it: memory follows the
 request, and the numbers are those of the run. Where a block cannot be called alone (the certificate says so), the whole
-model runs again instead.
+model runs again instead. Many prompts run in parts of a stated number of tokens, so that only what is kept grows with
+their number; what that takes is known before anything runs, and refused above a limit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .anatomy import steady
-from .calls import BlockCall
 from .errors import BadInput, Refused
 from .finite import require_finite
-from .hooks import Hooks, hidden
+from .parts import LOGITS, TOKENS, at_once, in_parts, out_of_memory
+from .passes import Key, Pass
 from .prompts import Prompts, Read
 from .sites import Place, parse_place
 from .sites import site as find_site
-from .taps import Both, Inside, Recorder, Tap, attach
+from .taps import Tap
+from .wording import memory
 
 if TYPE_CHECKING:
     from .model import Model
 
-Key = tuple[str, int | None]
+LIMIT = 8 * 2**30
+"""Bytes a trace may hold, unless it is told otherwise."""
+
+Edits = Callable[[Sequence[int]], Tap]
+"""The tap that makes an edit in the run of some prompts."""
 
 
 def check_site(model: Model, name: str, layer: int | None) -> None:
@@ -61,15 +67,98 @@ class Trace:
     At padded positions they hold NaN, so that padding cannot enter a result unnoticed.
     """
 
-    def __init__(self, model: Model, prompts: Prompts, sites: Iterable[str] = (), edit: Tap | None = None) -> None:
-        self.model, self.prompts, self._edit = model, prompts, edit
+    def __init__(
+        self,
+        model: Model,
+        prompts: Prompts,
+        sites: Iterable[str] = (),
+        edits: Edits | None = None,
+        limit: int = LIMIT,
+        sources: int = 0,
+    ) -> None:
+        self.model, self.prompts, self.limit = model, prompts, limit
         self.anatomy = model.anatomy
+        self._edits = edits
         self._kept: dict[Key, Tensor] = {}
         self._stream: list[Tensor] = []  # resid_pre of every layer, then resid_post of the last
-        self._calls: list[BlockCall] = []
-        wanted = [key for name in sites for key in self._keys(name)]
-        self._run(wanted, keep_stream=True)
-        self._require_finite()
+        self._passes: list[Pass] = []
+        wanted = list(dict.fromkeys(key for name in sites for key in self._keys(name)))
+        self.holds = self.planned(model, prompts, edited=edits is not None, sources=sources)
+        self._allow(wanted, "with " + ", ".join(sites) if wanted else "")
+        self._begin(wanted)
+
+    @staticmethod
+    def planned(
+        model: Model, prompts: Prompts, sites: Iterable[Key] = (), edited: bool = False, sources: int = 0
+    ) -> int:
+        """Bytes that a trace of these prompts holds: the stream between blocks, and the sites (name, layer) it keeps.
+
+        `edited`: made with an edit, whose own base run and runs of `sources` are held as well.
+        """
+        n, t = prompts.ids.shape
+        runs = 2 + sources if edited else 1
+        kept = sum(_numbers(model, name, layer, n, t) for name, layer in sites)
+        return model.dtype.itemsize * (runs * n * t * (model.n_layers + 1) * model.d_model + kept)
+
+    def _allow(self, keys: Iterable[Key], what: str) -> None:
+        """Count more sites as held.
+
+        Raises:
+            BadInput: that is more than the limit; the message says how much, and what to do.
+        """
+        n, t = self.prompts.ids.shape
+        more = self.model.dtype.itemsize * sum(_numbers(self.model, *key, n, t) for key in keys)
+        if self.holds + more > self.limit:
+            raise BadInput(
+                f"A trace of {n:,} prompts x {t:,} tokens{f' {what}' if what else ''} would hold about "
+                f"{memory(self.holds + more)}, more than its limit of {memory(self.limit)}. Analyse the prompts in "
+                "parts with model.over(prompts, analysis), trace fewer of them, or raise limit=."
+            )
+        self.holds += more
+
+    def _begin(self, wanted: list[Key]) -> None:
+        """Run the prompts in parts, and keep the stream and the wanted sites of all of them as whole tensors."""
+        size = at_once(self.prompts)
+        if ("logits", None) in wanted:
+            size = min(size, self._with_logits)
+
+        def run(some: list[int]) -> tuple[Pass, dict[Key, Tensor]]:
+            one = self._pass(some)
+            sites = one.begin(wanted)
+            require_finite(self.model, one.prompts, one.stream[-1], some, edit=one.edit)
+            return one, sites
+
+        for _, (one, sites) in in_parts(len(self.prompts), size, run):
+            for depth, x in enumerate(one.stream):
+                if depth == len(self._stream):
+                    self._stream.append(self._room(x, [1]))
+                _put(self._stream[depth], x, one.rows, [1])
+            one.stream = [x[one.rows, : one.prompts.n_positions] for x in self._stream]
+            self._passes.append(one)
+            self._gather(self._kept, sites, one.rows)
+
+    @property
+    def _with_logits(self) -> int:
+        """Prompts at once where all their logits are made."""
+        return max(1, LOGITS // (self.prompts.n_positions * self.model.vocab_size))
+
+    def _pass(self, some: list[int]) -> Pass:
+        edit = None if self._edits is None else self._edits(some)
+        return Pass(self.model, self.prompts[some], some, edit)
+
+    def _room(self, x: Tensor, dims: Sequence[int]) -> Tensor:
+        """A tensor for all prompts, like that of some; itself, if these are all. `dims` are its axes of positions."""
+        shape = [self.prompts.n_positions if d in dims else n for d, n in enumerate(x.shape)]
+        shape[0] = len(self.prompts)
+        return x if list(x.shape) == shape else x.new_zeros(shape)
+
+    def _gather(self, kept: dict[Key, Tensor], found: dict[Key, Tensor], rows: slice) -> None:
+        """Put the sites of some prompts among those of all."""
+        for key, x in found.items():
+            dims = _positions(key[0])
+            if key not in kept:
+                kept[key] = self._room(x, dims)
+            _put(kept[key], x, rows, dims)
 
     # -- what one asks for ----------------------------------------------------------------------------------------
 
@@ -97,25 +186,81 @@ class Trace:
         return self["logits"]
 
     def logits_at(self, read: Read) -> Tensor:  # [prompt, vocab]
-        """The model's logits at one position of each prompt, by what it has after its last block."""
-        if not self.model.reads_stream:
-            return self.rows("logits", None, self.prompts.at(read))
-        with torch.no_grad():
-            return self.model.read(self.rows("resid_post", self.model.n_layers - 1, self.prompts.at(read)))
+        """The model's logits at one position of each prompt, by what it has after its last block.
+
+        All of them at once: with many prompts, `each_logits` gives some at a time.
+        """
+        return torch.cat([logits for _, logits in self.each_logits(self.prompts.at(read))])
+
+    def each_logits(self, positions: Tensor, prompts: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """The model's logits [n, vocab] at some tokens, a bounded number of them at a time, with which these are.
+
+        Args:
+            positions: [token], one in each prompt, or with `prompts` any.
+            prompts: [token], the prompt of each.
+        """
+        step = max(1, LOGITS // self.model.vocab_size)
+        which = torch.arange(len(self.prompts)) if prompts is None else prompts
+        own = None if self.model.reads_stream else self._raw("logits", None)
+        for start in range(0, len(positions), step):
+            some = slice(start, start + step)
+            whole = self._stream[-1] if own is None else own
+            rows = whole[which[some].to(whole.device), positions[some].to(whole.device)]
+            if own is None:
+                with torch.no_grad():
+                    rows = self.model.read(rows)
+            yield some, rows
 
     def rows(self, site: str, layer: int | None, positions: Tensor) -> Tensor:
-        """One position of each prompt: [prompt, ...]."""
-        raw = self._raw(site, layer)
-        return raw[torch.arange(len(raw), device=raw.device), positions.to(raw.device)]
+        """One position of each prompt: [prompt, ...]. Of a site that is not held, only these are kept."""
+        if layer is None:
+            raw = self._raw(site, layer)
+            return raw[torch.arange(len(raw), device=raw.device), positions.to(raw.device)]
+        return self.rows_of(layer, [site], positions)[site]
+
+    def rows_of(self, layer: int, sites: Sequence[str], positions: Tensor) -> dict[str, Tensor]:
+        """One position (of a pattern: query) of each prompt, of several sites of one layer: [prompt, ...] each."""
+        found: dict[str, list[Tensor]] = {name: [] for name in sites}
+        for some, seen in self.each(layer, sites):
+            at = positions[some]
+            for name, x in seen.items():
+                dim = _positions(name)[0]
+                row = x.movedim(dim, 1)[torch.arange(len(x), device=x.device), at.to(x.device)]
+                missing = self.prompts.n_positions - row.shape[-1] if name == "pattern" else 0
+                found[name].append(torch.nn.functional.pad(row, (0, missing)) if missing else row)
+        return {name: torch.cat(rows) for name, rows in found.items()}
+
+    def each(self, layer: int, sites: Iterable[str]) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+        """Several sites of one layer, computed together for some prompts at a time and not kept.
+
+        Yields which prompts, and each site as [prompt, position, ...], as long as the longest of these; padding is not
+        marked.
+        """
+        sites = list(sites)
+        for name in sites:
+            check_site(self.model, name, layer)
+        for one in self._passes:
+            have = {name: self._held(name, layer, one) for name in sites}
+            missing: list[Key] = [(name, layer) for name, tensor in have.items() if tensor is None]
+            if not missing:
+                yield one.rows, {name: x for name, x in have.items() if x is not None}
+                continue
+            for rows, found in self._recompute(one, layer, missing):
+                part = slice(rows.start - one.rows.start, rows.stop - one.rows.start)
+                yield rows, {n: found[n, layer] if x is None else x[part] for n, x in have.items()}
 
     def block(self, layer: int, sites: Iterable[str]) -> dict[str, Tensor]:
         """Several sites of one layer at once, computed together and not kept (padding is not marked in them)."""
-        for name in sites:
-            check_site(self.model, name, layer)
-        have = {name: self._kept.get((name, layer), self._streamed(name, layer)) for name in sites}
-        missing = [name for name, tensor in have.items() if tensor is None]
-        found = self._recompute(layer, missing) if missing else {}
-        return {name: tensor if tensor is not None else found[name, layer] for name, tensor in have.items()}
+        sites = list(sites)
+        held = {name: self._held(name, layer) for name in sites}
+        if all(x is not None for x in held.values()):
+            for name in sites:
+                check_site(self.model, name, layer)
+            return {name: x for name, x in held.items() if x is not None}
+        whole: dict[Key, Tensor] = {}
+        for rows, found in self.each(layer, sites):
+            self._gather(whole, {(name, layer): x for name, x in found.items()}, rows)
+        return {name: whole[name, layer] for name in sites}
 
     # -- how it is found ------------------------------------------------------------------------------------------
 
@@ -132,8 +277,11 @@ class Trace:
     def _compute_layers(self, name: str) -> None:
         """All layers of a site: one more block call each, or one more run where blocks cannot be called alone."""
         missing = [key for key in self._keys(name) if key not in self._kept and self._streamed(*key) is None]
+        self._allow(missing, f"and its {name}")
         if any(layer is not None and not self._replays(layer) for _, layer in missing):
             self._run(missing)
+        for key in missing:
+            self._raw(*key, counted=True)
 
     def _one(self, place: Place) -> Tensor:
         check_site(self.model, place.site, place.layer)
@@ -163,69 +311,61 @@ class Trace:
             return self._stream[layer + 1]
         return None
 
-    def _raw(self, site: str, layer: int | None) -> Tensor:
-        streamed = self._streamed(site, layer)
-        if streamed is not None:
-            return streamed
-        if (site, layer) not in self._kept:
-            if layer is None:
-                self._run([(site, None)])
-            else:
-                self._kept.update(self._recompute(layer, [site]))
+    def _held(self, site: str, layer: int | None, one: Pass | None = None) -> Tensor | None:
+        """What needs no computing, of all prompts or of a part of them."""
+        whole = self._streamed(site, layer)
+        whole = self._kept.get((site, layer)) if whole is None else whole
+        if whole is None or one is None:
+            return whole
+        part = whole[one.rows]
+        for d in _positions(site):
+            part = part.narrow(d, 0, one.prompts.n_positions)
+        return part
+
+    def _raw(self, site: str, layer: int | None, counted: bool = False) -> Tensor:
+        held = self._held(site, layer)
+        if held is not None:
+            return held
+        if not counted:
+            self._allow([(site, layer)], f"and its {site}")
+        if layer is None:
+            self._run([(site, None)])
+        else:
+            self._kept[site, layer] = self.block(layer, [site])[site]
         return self._kept[site, layer]
 
     def _replays(self, layer: int) -> bool:
         return self.model.certificate.refusal(("replay",), layer) is None
 
-    def _recompute(self, layer: int, sites: Iterable[str]) -> dict[Key, Tensor]:
-        keys = [(name, layer) for name in sites]
-        if not self._replays(layer):
-            return self._forward(keys)
-        recorder = Recorder(keys)
-        tap = recorder if self._edit is None else Both(Inside(self._edit), recorder)
-        with (
-            steady(self.model.hf),
-            Hooks() as hooks,
-            attach(hooks, self.anatomy, tap, [self.anatomy.blocks[layer]]),
-        ):
-            self._calls[layer](self._stream[layer])
-        return recorder.kept
+    def _recompute(self, one: Pass, layer: int, keys: list[Key]) -> Iterator[tuple[slice, dict[Key, Tensor]]]:
+        """Sites of a layer for the prompts of one pass; where they do not fit in memory together, in smaller parts."""
+        found: dict[Key, Tensor] | None = None
+        try:
+            found = one.block(layer, [name for name, _ in keys]) if self._replays(layer) else one.forward(keys)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or len(one.index) == 1:
+                raise
+        if found is not None:
+            yield one.rows, found
+            return
+        yield from self._forwards(one.index, len(one.index) // 2, keys)
 
-    def _require_finite(self) -> None:
-        """NaN and infinity stay in the stream to its end, whatever made them."""
-        require_finite(self.model, self.prompts, self._stream[-1], edit=self._edit)
+    def _forwards(self, index: Sequence[int], size: int, keys: list[Key]) -> Iterator[tuple[slice, dict[Key, Tensor]]]:
+        """Whole forwards of some prompts, so many at a time, with some sites recorded and nothing else kept."""
 
-    def _run(self, wanted: list[Key], keep_stream: bool = False) -> None:
-        self._kept.update(self._forward(wanted, keep_stream))
+        def run(some: list[int]) -> tuple[Pass, dict[Key, Tensor]]:
+            part = self._pass([index[i] for i in some])
+            return part, part.forward(keys)
 
-    def _forward(self, wanted: Iterable[Key], keep_stream: bool = False) -> dict[Key, Tensor]:
-        """One forward pass of the whole model, with the wanted sites recorded."""
-        wanted = list(wanted)
-        recorder = Recorder(key for key in wanted if key[0] != "logits")
-        all_logits = len(recorder.wanted) < len(wanted)
-        tap = recorder if self._edit is None else Both(self._edit, recorder)
-        with steady(self.model.hf), Hooks() as hooks:
-            watching = attach(hooks, self.anatomy, tap)
-            if keep_stream:
-                self._keep_stream(hooks)  # after the edits, so that the stream is the edited one
-            with watching:
-                logits = self.model.forward(self.prompts, all_logits)
-        if all_logits:
-            recorder.kept["logits", None] = logits.detach()
-        return recorder.kept
+        for _, (part, found) in in_parts(len(index), size, run):
+            yield part.rows, found
 
-    def _keep_stream(self, hooks: Hooks) -> None:
-        def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            x = next(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor))
-            self._stream.append(x.detach().clone())
-            self._calls.append(BlockCall(module, args, kwargs))
-
-        def last(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-            self._stream.append(hidden(output).detach().clone())
-
-        for block in self.anatomy.blocks:
-            hooks.before(block.module, before)
-        hooks.after(self.anatomy.blocks[-1].module, last)
+    def _run(self, wanted: list[Key]) -> None:
+        """Whole forwards of all prompts, for what no single block can tell."""
+        size = self._with_logits if ("logits", None) in wanted else len(self.prompts)
+        for one in self._passes:
+            for rows, found in self._forwards(one.index, min(size, len(one.index)), wanted):
+                self._gather(self._kept, found, rows)
 
     def _masked(self, axes: tuple[str, ...], x: Tensor) -> Tensor:
         """NaN where a position or query is padding."""
@@ -242,3 +382,37 @@ class Trace:
             f"Trace({self.model.name}, {len(self.prompts)} prompts x {self.prompts.n_positions} positions, "
             f"{self.model.n_layers} layers{', kept: ' + ', '.join(kept) if kept else ''})"
         )
+
+
+def _put(whole: Tensor, x: Tensor, rows: slice, dims: Sequence[int]) -> None:
+    """Some prompts' values in their place; shorter ones leave padding as it is."""
+    if whole is not x:
+        room = whole[rows]
+        for d in dims:
+            room = room.narrow(d, 0, x.shape[d])
+        room.copy_(x)
+
+
+def _positions(site: str) -> list[int]:
+    """The axes of a site that are positions."""
+    return [d for d, axis in enumerate(find_site(site).axes) if axis in ("position", "query", "key")]
+
+
+def _numbers(model: Model, site: str, layer: int | None, n: int, t: int) -> int:
+    """How many numbers a site of one layer has, for n prompts of t tokens."""
+    block = model.anatomy.blocks[0 if layer is None else layer]
+    attention, mlp = block.attention, block.mlp
+    widths = {
+        "prompt": n,
+        **dict.fromkeys(("position", "query", "key"), t),
+        "d_model": model.d_model,
+        "vocab": model.vocab_size,
+        "head": 1 if attention is None else attention.n_heads,
+        "kv_head": 1 if attention is None else attention.n_kv_heads,
+        "d_head": 1 if attention is None else attention.d_head,
+        "neuron": model.d_model if mlp is None else mlp.down.weight.shape[0],
+    }
+    return prod(widths[axis] for axis in find_site(site).axes)
+
+
+__all__ = ["LIMIT", "TOKENS", "Trace", "check_site"]

@@ -53,6 +53,14 @@ def signed(value: SupportsFloat, digits: int = 3) -> str:
     return text if text.startswith(("-", "—")) else "+" + text
 
 
+def memory(n_bytes: int) -> str:
+    """An amount of memory."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.3g} {unit}"
+    return f"{n_bytes} bytes"
+
+
 def percent(value: SupportsFloat) -> str:
     """A probability as a percentage."""
     value = float(value)

@@ -254,6 +254,15 @@ class _Changes:
     def __init__(self, prompts: Prompts) -> None:
         self.prompts = prompts
         self.changed: dict[tuple, np.ndarray] = {}
+        self.seen: dict[tuple, list[np.ndarray]] = {}
+
+    def _shared(self, found: np.ndarray, alike: tuple) -> np.ndarray:
+        """An equal array that another layer has, so that memory does not grow with layers x prompts."""
+        some = self.seen.setdefault(alike, [])
+        same = next((one for one in some if one is found or np.array_equal(one, found)), None)
+        if same is None:
+            some.append(found)
+        return found if same is None else same
 
     def __call__(
         self,
@@ -268,6 +277,7 @@ class _Changes:
     ) -> Change:
         alike = (layer, id(operation), id(where), id(origin))
         if alike not in self.changed:
-            self.changed[alike] = operation.changed(where, site, layer, self.prompts, origin)
+            found = operation.changed(where, site, layer, self.prompts, origin)
+            self.changed[alike] = self._shared(found, alike[1:])
         place = "resid_pre" if site == "embed" else site
         return Change(place, layer, operation, where, self.changed[alike], heads, neurons, keys, origin)

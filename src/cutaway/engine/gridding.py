@@ -23,6 +23,7 @@ from ..edits.operations import unique
 from ..errors import BadInput
 from ..finite import NotFinite
 from ..metrics import Metric, as_metric, logit_diff, renamed
+from ..parts import out_of_memory
 from ..prompts import Prompts, Read
 from ..results import prompt_coords, run_card
 from ..resume.keeping import next_folder
@@ -35,7 +36,7 @@ from .lost import Lost, unfinished
 from .paths import engine
 from .plan import TOKENS, Plan, compile_cells, make_plan
 from .readings import Readings
-from .recording import recorded
+from .recording import mean_tables, recorded
 from .running import Progress, run
 from .screening import Screened
 from .work import Aim, Work
@@ -141,8 +142,8 @@ def sweep(
             except NotFinite as error:
                 where = "" if error.cell is None else f" Cell: {_cell(grid, error.cell)}."
                 raise NotFinite(f"{error}{where}") from None
-            except RuntimeError as error:  # torch.OutOfMemoryError is one, and so is the CPU allocator's
-                if "memory" not in str(error).lower() or budgets[-1] <= 1:
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or budgets[-1] <= 1:
                     raise
                 smaller = budgets[-1] // 2
                 plan = planned(variants, budget=smaller)
@@ -224,8 +225,8 @@ def _check(base: Prompts, reference: Prompts | None, budget: int) -> None:
         raise BadInput(f"budget is {budget}: at least one token must travel at a time.")
 
 
-def single_edit(model: Model, prompts: Prompts, edits: Any) -> EditTap:
-    """A tap that makes one cell's changes in a whole run of these prompts.
+def single_edit(model: Model, prompts: Prompts, edits: Any) -> tuple[Callable[[Sequence[int]], EditTap], int]:
+    """What makes the tap for one cell's changes in a whole run of some of these prompts, and how many sources it has.
 
     Raises:
         BadInput: the edits are a grid of several cells.
@@ -237,9 +238,15 @@ def single_edit(model: Model, prompts: Prompts, edits: Any) -> EditTap:
             f"A trace runs one edited run, and these edits are a grid of {len(grid.cells)} ({axes}). Choose one of "
             "each, as in patch('resid_pre', source, layers=3, positions=-1)."
         )
-    runs = recorded(model, prompts, np.arange(len(prompts)), grid.cells[0], None)
-    slots = whole_rows(1, len(prompts), prompts.n_positions)
-    return EditTap([Task(0, change) for change in grid.cells[0]], slots, runs)
+    (cell,) = grid.cells
+    tables = mean_tables(model, cell)
+
+    def tap(some: Sequence[int]) -> EditTap:
+        runs = recorded(model, prompts, np.asarray(some), cell, None, tables=tables)
+        width = prompts[list(some)].n_positions
+        return EditTap([Task(0, change) for change in cell], whole_rows(1, len(some), width), runs)
+
+    return tap, len(unique(s for change in cell for s in change.operation.sources))
 
 
 # -- results ------------------------------------------------------------------------------------------------------

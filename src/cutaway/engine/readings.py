@@ -12,13 +12,11 @@ from torch import Tensor
 from ..errors import BadInput
 from ..metrics import Metric
 from ..model import tokens_of
+from ..parts import LOGITS
 from ..prompts import Prompts, Read
 
 if TYPE_CHECKING:
     from ..model import Model
-
-CHUNK = 2**24
-"""Logits held at once: 64 MB in float32."""
 
 
 class Readings:
@@ -47,7 +45,7 @@ class Readings:
     def whole_rows(self) -> int:
         """Rows of logits over the whole vocabulary that are held at once; none where a metric reads a few columns."""
         whole = [m for m in self.metrics if not (m.columns and m.tokens is not None)]
-        return max(1, CHUNK // self.model.vocab_size) if whole else 0
+        return max(1, LOGITS // self.model.vocab_size) if whole else 0
 
     def columns_of(self, metric: Metric) -> slice:
         """Which of the positions in `at` a metric reads."""
@@ -106,17 +104,22 @@ class Readings:
         if metric.columns and tokens is not None:
             few = self._tokens(left.transpose(1, 2), tokens)  # [prompt, read, variant, token]
             return metric.value(few.flatten(0, 2), None, None).unflatten(0, (n_prompts, n_reads, n)).mT.double()
-        step = max(1, CHUNK // max(1, self.model.vocab_size * n_reads))
+        reads = min(n_reads, max(1, LOGITS // self.model.vocab_size))  # at once
+        step = max(1, LOGITS // max(1, self.model.vocab_size * reads))
+        before = None if base is None else base[:, 0, columns]
         parts = []
         for p in range(n_prompts):
-            reference = None
-            if metric.needs_base:
-                assert base is not None
-                reference = self._logits(base[p, 0, columns])
-            for i in range(0, n, step):
-                logits = self._logits(left[p, i : i + step])  # [variant, read, vocab]
-                k = len(logits)
-                mine = None if tokens is None else tokens[p].expand(k, -1, -1).flatten(0, 1).to(logits.device)
-                own = None if reference is None else reference.expand(k, -1, -1).flatten(0, 1)
-                parts.append(metric.value(logits.flatten(0, 1), mine, own).unflatten(0, (k, n_reads)).double())
+            some: list[list[Tensor]] = [[] for _ in range(0, n, step)]
+            for r in (slice(start, start + reads) for start in range(0, n_reads, reads)):
+                reference = None
+                if metric.needs_base:
+                    assert before is not None
+                    reference = self._logits(before[p, r])
+                for i, found in zip(range(0, n, step), some, strict=True):
+                    logits = self._logits(left[p, i : i + step, r])  # [variant, read, vocab]
+                    k, width = logits.shape[:2]
+                    mine = None if tokens is None else tokens[p, r].expand(k, -1, -1).flatten(0, 1).to(logits.device)
+                    own = None if reference is None else reference.expand(k, -1, -1).flatten(0, 1)
+                    found.append(metric.value(logits.flatten(0, 1), mine, own).unflatten(0, (k, width)).double())
+            parts += [torch.cat(found, dim=1) for found in some]
         return torch.cat(parts).unflatten(0, (n_prompts, n))

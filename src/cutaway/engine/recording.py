@@ -16,10 +16,12 @@ from ..edits.cells import Change
 from ..edits.operations import Mean, Reference, unique
 from ..finite import require_finite
 from ..hooks import Hooks, first_tensor, hidden
+from ..parts import at_once, in_parts
 from ..prompts import Prompts
 from ..taps import Recorder, attach
 from .activations import quicken_activation
 from .following import follow, parting
+from .plan import TOKENS
 from .runs import Answer, Key, Recorded, Run, inner
 
 if TYPE_CHECKING:
@@ -107,21 +109,22 @@ def _kept(keep: Keep, n: int) -> tuple[Tensor, Tensor] | None:
     return None if keep.k is None or keep.v is None else (keep.k[:n].detach(), keep.v[:n].detach())
 
 
-def mean_table(
-    model: Model, reference: Reference, wanted: Iterable[Key], batch: int = 16
-) -> dict[Key, Tensor]:  # [key, ...]
+def mean_table(model: Model, reference: Reference, wanted: Iterable[Key]) -> dict[Key, Tensor]:  # [key, ...]
     """The mean of each site over the reference tokens of each key, summed in float64."""
     wanted = list(wanted)
     table = reference.table()
     sums: dict[Key, Tensor] = {}
     counts = torch.zeros(len(table), dtype=torch.float64)
-    for start in range(0, len(reference.prompts), batch):
-        index = list(range(start, min(start + batch, len(reference.prompts))))
+    keys = reference.keys(reference.prompts)
+
+    def run_of(index: list[int]) -> tuple[Prompts, Run]:
         some = reference.prompts[index]
         (run,) = record(model, [some], wanted)
         require_finite(model, some, run.stream[-1], index, "Reference prompt")
+        return some, run
+
+    for index, (some, run) in in_parts(len(reference.prompts), at_once(reference.prompts, TOKENS), run_of):
         mask = some.mask
-        keys = reference.keys(reference.prompts)
         rows = torch.tensor([table[key] for i in index for key in keys[i]])
         counts.index_add_(0, rows, torch.ones(len(rows), dtype=torch.float64))
         for key in wanted:

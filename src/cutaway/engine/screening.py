@@ -15,6 +15,7 @@ from ..anatomy import steady
 from ..edits.cells import Grid
 from ..edits.operations import Zero
 from ..errors import BadInput, Refused
+from ..parts import in_parts
 from ..prompts import Prompts
 from ..stats import rate_interval
 from .estimating import estimate
@@ -121,13 +122,18 @@ class Screened:
         patterns = [replace(c, site="pattern", operation=Zero()) for c in softmaxes.values()]
         tables = mean_tables(model, changes)
         self.estimate = np.zeros((plan.n_cells, plan.n_prompts))
-        for which in plan.groups if cells else ():
+        self.runs: Recorded | None = None
+
+        def estimated(some: list[int]) -> np.ndarray:
             with steady(model.hf):
-                runs = recorded(model, base, which, [*changes, *patterns], ways.rules, plan.answers, tables)
-            group = base[which.tolist()]
-            self.estimate[np.ix_(live, which)] = estimate(model, group, cells, readings.metrics[0], readings, runs)
-        # What is recorded for one group of prompts is what a sweep holds anyway; for several they are recorded again.
-        self.runs: Recorded | None = runs if len(plan.groups) == 1 and cells else None
+                runs = recorded(model, base, np.array(some), [*changes, *patterns], ways.rules, plan.answers, tables)
+            # What is recorded for one group of prompts is what a sweep holds anyway; for several it is recorded again.
+            found = estimate(model, base[some], cells, readings.metrics[0], readings, runs)
+            self.runs = runs if len(some) == len(base) else None
+            return found
+
+        for some, found in in_parts(len(base) if cells else 0, len(plan.groups[0]), estimated):
+            self.estimate[np.ix_(live, np.array(some))] = found
         costs = np.array([v.flops for v in plan.variants], float)
         self.chosen = choose(self.estimate, share, seed, live, costs)
         self.left = np.setdiff1d(live, self.chosen.cells)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,13 +13,12 @@ from torch import Tensor
 from ..engine.recording import record
 from ..engine.runs import Key
 from ..errors import BadInput
+from ..parts import TOKENS as BATCH
+from ..parts import at_once, in_parts
 from ..prompts import Prompts
 
 if TYPE_CHECKING:
     from ..model import Model
-
-BATCH = 4096
-"""Tokens recorded at once."""
 
 
 @dataclass
@@ -97,16 +97,20 @@ def recorded_rows(
     """Real tokens at position `start` and later, `batch` tokens of activations at a time and none kept."""
     places, before = list(places), 0
     for every in [prompts] if isinstance(prompts, Prompts) else prompts:
-        size = max(1, batch // every.n_positions)
-        for first in range(0, len(every), size):
-            some = every[list(range(first, min(first + size, len(every))))]
-            (run,) = record(model, [some], places)
-            keep = some.mask.clone()  # [prompt, position]
-            keep[:, :start] = False
-            rows = {}
-            for site, layer in places:
-                value = run.site(site, 0 if layer is None else layer)[:, : keep.shape[1]]
-                rows[site, layer] = value[keep.to(value.device)].flatten(1).cpu()
-            prompt, position = keep.nonzero(as_tuple=True)
-            yield Rows(rows, prompt + before + first, position, some.ids[keep])
+        work = partial(_rows, model, every, places, start, before)
+        for _, rows in in_parts(len(every), at_once(every, batch), work):
+            yield rows
         before += len(every)
+
+
+def _rows(model: Model, every: Prompts, places: list[Key], start: int, before: int, index: list[int]) -> Rows:
+    some = every[index]
+    (run,) = record(model, [some], places)
+    keep = some.mask.clone()  # [prompt, position]
+    keep[:, :start] = False
+    rows = {}
+    for site, layer in places:
+        value = run.site(site, 0 if layer is None else layer)[:, : keep.shape[1]]
+        rows[site, layer] = value[keep.to(value.device)].flatten(1).cpu()
+    prompt, position = keep.nonzero(as_tuple=True)
+    return Rows(rows, prompt + before + index[0], position, some.ids[keep])

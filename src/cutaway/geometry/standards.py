@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput, did_you_mean
+from ..parts import TOKENS as BATCH
+from ..parts import at_once, in_parts
 from ..prompts import Prompts
 
 if TYPE_CHECKING:
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from ..trace import Trace
 
 SPACES = ("raw", "centred", "standardised")
-BATCH = 4096
-"""Tokens that are run at once."""
 
 
 def stream(trace: Trace) -> Tensor:  # [depth, prompt, position, d_model]
@@ -35,9 +35,8 @@ def stream(trace: Trace) -> Tensor:  # [depth, prompt, position, d_model]
 
 def batches(prompts: Prompts, tokens: int = BATCH) -> Iterator[list[int]]:
     """Indices of prompts, so many at a time that they hold about that many tokens."""
-    rows = max(1, tokens // prompts.n_positions)
-    for first in range(0, len(prompts), rows):
-        yield list(range(first, min(first + rows, len(prompts))))
+    for some, _ in in_parts(len(prompts), at_once(prompts, tokens), lambda _: None):
+        yield some
 
 
 def check_spaces(chosen: Sequence[str]) -> tuple[str, ...]:
@@ -98,16 +97,23 @@ def standard(model: Model, prompts: Prompts, *, start: int = 1, batch: int = BAT
         BadInput: fewer than two such tokens.
     """
     count, mean, square = 0, torch.zeros(()), torch.zeros(())
-    for some in batches(prompts, batch):
+
+    def of(some: list[int]) -> tuple[int, Tensor, Tensor] | None:
+        """(tokens, mean, sum of squares around it) of some prompts."""
         part = prompts[some]
         keep = part.mask.clone()  # [prompt, position]
         keep[:, :start] = False
         n = int(keep.sum())
         if n == 0:
-            continue
+            return None
         rows = stream(model.trace(part))[:, keep].double()  # [depth, token, d_model]
         here = rows.mean(1)
-        around = ((rows - here[:, None]) ** 2).sum(1)
+        return n, here, ((rows - here[:, None]) ** 2).sum(1)
+
+    for _, found in in_parts(len(prompts), at_once(prompts, batch), of):
+        if found is None:
+            continue
+        n, here, around = found
         step = here - mean
         square = square + around + step**2 * (n * count / (n + count))
         mean = mean + step * (n / (n + count))

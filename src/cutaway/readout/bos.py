@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import xarray as xr
 
-from ..anatomy import steady
 from ..errors import BadInput
+from ..parts import LOGITS, at_once, in_parts
 from ..prompts import Prompts, Token
 from ..results import run_card
 
@@ -37,11 +37,24 @@ def bos_sensitivity(
     if model.tokenizer is None or model.tokenizer.bos_token_id is None:
         raise BadInput(f"The tokenizer of {model.name} has no BOS token, so there is nothing to compare.")
     both = [model.prompts(texts, answers, foils, bos=bos) for bos in (True, False)]
+    size = max(1, min(at_once(both[0]), LOGITS // model.vocab_size))
+    parts = [one for _, one in in_parts(len(both[0]), size, lambda some: _compared(model, [p[some] for p in both]))]
+    data: dict[str, Any] = {
+        name: (dims, np.concatenate([part[name][1] for part in parts])) for name, (dims, _) in parts[0].items()
+    }
+    data["top"] = (data["top"][0], data["top"][1].astype(str))
+    coords = {"prompt": np.arange(len(both[0])), "text": ("prompt", both[0].texts), "bos": ["with", "without"]}
+    return xr.Dataset(data, coords=coords, attrs=run_card(model, both[0], readout="BOS sensitivity", units="nats"))
+
+
+def _compared(model: Model, both: list[Prompts]) -> dict[str, tuple[Any, np.ndarray]]:
+    """Of some prompts, with and without BOS."""
     rows = [_last_logits(model, prompts) for prompts in both]
     log_p = torch.stack([r.log_softmax(-1) for r in rows], dim=1)  # [prompt, bos, vocab]
     n = torch.arange(len(both[0]))
-    data: dict = {
-        "top": (("prompt", "bos"), [[model.token_text(int(i)) for i in row] for row in log_p.argmax(-1)]),
+    tops = [[model.token_text(int(i)) for i in row] for row in log_p.argmax(-1)]
+    data: dict[str, tuple[Any, np.ndarray]] = {
+        "top": (("prompt", "bos"), np.array(tops, dtype=object)),
         "kl": ("prompt", (log_p[:, 0].exp() * (log_p[:, 0] - log_p[:, 1])).sum(-1).clamp_min(0).numpy()),
     }
     if (answer := both[0].answers) is not None:
@@ -50,11 +63,8 @@ def bos_sensitivity(
         data["answer_log_probability"] = (("prompt", "bos"), own.numpy())
         if (foil := both[0].foils) is not None:
             data["contrast"] = (("prompt", "bos"), (own - log_p[n, :, foil]).numpy())
-    coords = {"prompt": np.arange(len(n)), "text": ("prompt", both[0].texts), "bos": ["with", "without"]}
-    return xr.Dataset(data, coords=coords, attrs=run_card(model, both[0], readout="BOS sensitivity", units="nats"))
+    return data
 
 
 def _last_logits(model: Model, prompts: Prompts) -> torch.Tensor:  # [prompt, vocab], float64
-    with steady(model.hf):
-        logits = model.forward(prompts, all_logits=True)
-    return logits[torch.arange(len(prompts)), prompts.at(-1).to(logits.device)].double().cpu()
+    return model.trace(prompts).logits_at(-1).double().cpu()

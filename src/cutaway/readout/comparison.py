@@ -69,9 +69,9 @@ def before_after(
             vector = given.vectors[0].to(own.device)
             edited = (own.double() + scales.at(layer)[0] * vector).to(own.dtype)
         for side, state in enumerate((own, edited)):
-            p = torch.softmax(model.read(state).double(), -1)
-            values, best = p.topk(top)
-            ids[:, k, side], probability[:, k, side] = best.cpu().numpy(), values.cpu().numpy()
+            for some, logits in model.read_in_parts(state):
+                values, best = torch.softmax(logits.double(), -1).topk(top)
+                ids[some, k, side], probability[some, k, side] = best.cpu().numpy(), values.cpu().numpy()
     unique = np.unique(ids)
     names = dict(zip(unique.tolist(), token_texts(model.tokenizer, unique.tolist()), strict=True))
     dims = ("prompt", "layer", "side", "rank")

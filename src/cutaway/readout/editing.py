@@ -95,9 +95,9 @@ def readout_edit(
     for k, layer in enumerate(chosen):
         strength = torch.tensor(scales.at(layer), dtype=torch.float64)  # [scale]
         for r, read in enumerate(reads):
-            states = readout.products(trace.rows(site, layer, prompts.at(read)))
-            for i in range(len(prompts)) if cells is None else np.flatnonzero(cells[:, k]).tolist():
-                one = Edited(readout, states, i, products[0 if given.shared else i], strength)
+            wanted = list(range(len(prompts))) if cells is None else np.flatnonzero(cells[:, k]).tolist()
+            for i, states, row in readout.one_by_one(trace.rows(site, layer, prompts.at(read)), wanted):
+                one = Edited(readout, states, row, products[0 if given.shared else i], strength)
                 aims = None if prompts.answers is None else int(prompts.answers[i])
                 for name in measure:
                     found[name][i, k, r], own = one.measure(name, aims, None if pair is None else pair[i])

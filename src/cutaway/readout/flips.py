@@ -82,9 +82,9 @@ def readout_flips(
     w = readout.direction(prompts.answers, prompts.foils)
     bias = readout.pair_bias(prompts.answers, prompts.foils)
     for k, layer in enumerate(chosen):
-        states = readout.products(trace.rows(site, layer, prompts.at(position)))
-        for i in range(len(prompts)):
-            line = Line.of(readout, states, i, products[0 if given.shared else i])
+        states = trace.rows(site, layer, prompts.at(position))
+        for i, some, row in readout.one_by_one(states, range(len(prompts))):
+            line = Line.of(readout, some, row, products[0 if given.shared else i])
             margin = float(w[i] @ line.state + bias[i] * line.q0.sqrt())
             leads = margin > 0
             target, other = (prompts.foils[i], prompts.answers[i]) if leads else (prompts.answers[i], prompts.foils[i])

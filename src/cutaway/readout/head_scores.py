@@ -119,7 +119,10 @@ def head_scores(
     start = int(prompts.roles["START"][0])
     period = (prompts.n_positions - start) // 2
     trace = model.trace(prompts)
-    layers = [pattern_scores(trace.block(n, ["pattern"])["pattern"], start, period) for n in range(model.n_layers)]
+    layers: list[dict[str, Tensor]] = []
+    for n in range(model.n_layers):
+        parts = [pattern_scores(seen["pattern"], start, period) for _, seen in trace.each(n, ["pattern"])]
+        layers.append({name: torch.cat([part[name] for part in parts]) for name in SCORES})
     loss = -_next_log_p(trace, start)
     data = {name: (("prompt", "layer", "head"), _stacked([one[name] for one in layers])) for name in SCORES}
     more = {
@@ -133,9 +136,15 @@ def head_scores(
 
 def _next_log_p(trace: Trace, start: int) -> Tensor:  # [row, 2 * period - 1]
     """Log-probability of every random id but the first."""
-    following = trace.prompts.ids[:, start + 1 :].to(trace.logits.device)
-    log_p = torch.log_softmax(trace.logits[:, start:-1].float(), -1)
-    return log_p.gather(-1, following[..., None])[..., 0]
+    ids = trace.prompts.ids
+    rows, n = len(ids), ids.shape[1] - 1 - start
+    following = ids[:, start + 1 :].reshape(-1)
+    prompt, position = torch.arange(rows).repeat_interleave(n), torch.arange(start, start + n).repeat(rows)
+    parts = []
+    for some, logits in trace.each_logits(position, prompt):
+        log_p = torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), -1)
+        parts.append(log_p.gather(1, following[some, None].to(log_p.device))[:, 0])
+    return torch.cat(parts).unflatten(0, (rows, n))
 
 
 def _stacked(layers: Sequence[Tensor]) -> np.ndarray:
@@ -164,8 +173,12 @@ def role_attention(trace: Trace, pairs: Sequence[tuple[str, str]]) -> xr.DataArr
     rows = torch.arange(len(prompts))
     layers = []
     for n in range(model.n_layers):
-        pattern = trace.block(n, ["pattern"])["pattern"].cpu()
-        layers.append(torch.stack([pattern[rows, :, query, key] for query, key in places], dim=-1))
+        parts = []
+        for some, seen in trace.each(n, ["pattern"]):
+            pattern, here = seen["pattern"], rows[: some.stop - some.start]
+            chosen = [pattern[here, :, query[some], key[some]].cpu() for query, key in places]
+            parts.append(torch.stack(chosen, dim=-1))
+        layers.append(torch.cat(parts))
     return xr.DataArray(
         torch.stack(layers, dim=1).double().numpy(),
         dims=("prompt", "layer", "head", "pair"),

@@ -17,14 +17,12 @@ from torch import Tensor
 
 from ..certificate import ANALYSES
 from ..errors import BadInput
+from ..parts import LOGITS
 from ..prompts import Read, Token
 from ..results import prompt_coords, run_card, token_grid
 from ..tokens import token_texts
 from ..trace import Trace
 from .direction import read_direction
-
-CHUNK = 2**24
-"""Logits held at once for one layer: 64 MB in float32."""
 
 
 @torch.no_grad()
@@ -98,7 +96,7 @@ def lens(trace: Trace, top: int = 5, of: Sequence[Token] | None = None, site: st
 def _chunks(mask: Tensor, vocab: int) -> Iterator[tuple[Tensor, Tensor]]:
     """(prompt, position) of the real tokens, so many at a time that their logits fit the budget."""
     p, t = mask.nonzero(as_tuple=True)
-    step = max(1, CHUNK // vocab)
+    step = max(1, LOGITS // vocab)
     for start in range(0, len(p), step):
         yield p[start : start + step], t[start : start + step]
 

@@ -8,6 +8,7 @@ exactly once; that its formula is the model's is certified.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput
+from ..parts import LOGITS
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -78,6 +80,15 @@ class LinearReadout:
         """Of vectors [n, d_model]."""
         centred = self.norm.centre(vectors.detach().to(self.weight.device, torch.float64))
         return Products(self.norm.gained(centred).to(self.dtype) @ self.weight, centred)
+
+    def one_by_one(self, states: Tensor, wanted: Sequence[int]) -> Iterator[tuple[int, Products, int]]:
+        """Each wanted one of states [n, d_model]: its number, products that hold it, and its row in these."""
+        step = max(1, LOGITS // len(self.bias))
+        for start in range(0, len(wanted), step):
+            some = list(wanted[start : start + step])
+            products = self.products(states[some])
+            for row, i in enumerate(some):
+                yield i, products, row
 
     def direction(self, tokens: Tensor, foils: Tensor) -> Tensor:
         """w_token - w_foil, centred where the norm centres: <it, v> is what v changes of the pair's margin before the

@@ -34,9 +34,12 @@ def attention_patterns(trace: Trace, prompts: Sequence[int] | None = None) -> xr
     n = max(lengths)
     values = np.full((len(chosen), model.n_layers, model.n_heads, n, n), np.nan, dtype=np.float32)
     for layer in range(model.n_layers):
-        pattern = trace.block(layer, ["pattern"])["pattern"]  # [prompt, head, query, key]
-        for row, (i, length) in enumerate(zip(chosen, lengths, strict=True)):
-            values[row, layer, :, :length, :length] = pattern[i, :, :length, :length].float().cpu().numpy()
+        for some, seen in trace.each(layer, ["pattern"]):
+            pattern = seen["pattern"]  # [prompt, head, query, key]
+            for row, (i, length) in enumerate(zip(chosen, lengths, strict=True)):
+                if some.start <= i < some.stop:
+                    one = pattern[i - some.start, :, :length, :length]
+                    values[row, layer, :, :length, :length] = one.float().cpu().numpy()
     coords = {
         "prompt": np.asarray(chosen),
         "text": ("prompt", [asked.texts[i] for i in chosen]),

@@ -51,13 +51,16 @@ def stages(trace: Trace, position: Read = -1, site: str = "resid_post") -> xr.Da
         name: [] for name in ("top_token", "answer_rank", "argument_rank", "margin", "answer_logit", "argument_logit")
     }
     for layer in layers:
-        logits = model.read(trace.rows(site, layer, prompts.at(position))).double().cpu()
-        found["top_token"].append(logits.argmax(-1).numpy())
-        for name, ids in (("answer", prompts.answers), ("argument", prompts.foils)):
-            own = logits.gather(1, ids[:, None])
-            found[f"{name}_rank"].append((logits > own).sum(-1).numpy())
-            found[f"{name}_logit"].append(own[:, 0].numpy())
-        found["margin"].append(found["answer_logit"][-1] - found["argument_logit"][-1])
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in found}
+        for some, logits in model.read_in_parts(trace.rows(site, layer, prompts.at(position))):
+            parts["top_token"].append(logits.argmax(-1).cpu().numpy())
+            for name, ids in (("answer", prompts.answers), ("argument", prompts.foils)):
+                own = logits.gather(1, ids[some, None].to(logits.device))
+                parts[f"{name}_rank"].append((logits > own).sum(-1).cpu().numpy())
+                parts[f"{name}_logit"].append(own[:, 0].double().cpu().numpy())
+            parts["margin"].append(parts["answer_logit"][-1] - parts["argument_logit"][-1])
+        for name, values in parts.items():
+            found[name].append(np.concatenate(values))
     data = {name: np.stack(v, axis=1) for name, v in found.items()}  # [prompt, layer]
     answers, arguments = prompts.answers.numpy()[:, None], prompts.foils.numpy()[:, None]
     top = data["top_token"]

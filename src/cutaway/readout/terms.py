@@ -66,10 +66,10 @@ class Reader:
         self.trace, self.positions, self.direction, self.centre = trace, positions, direction, centre
         self.rows = torch.arange(len(positions))
 
-    def at(self, x: Tensor) -> Tensor:
-        """The read position of [prompt, position, ...], float64 where the readout is."""
-        device = x.device
-        return x[self.rows.to(device), self.positions.to(device)].to(self.direction.stream.device).double()
+    def at(self, layer: int, *sites: str) -> Iterator[Tensor]:
+        """The read position of some sites of a layer [prompt, ...], float64 where the readout is."""
+        found = self.trace.rows_of(layer, sites, self.positions)
+        return (found[name].to(self.direction.stream.device).double() for name in sites)
 
     def vectors(self, labels: list[Label], y: Tensor) -> Terms:
         """Terms given as vectors [prompt, term, d_model]."""
@@ -93,7 +93,7 @@ class Reader:
 
     def embedding(self) -> Terms:
         """Token embedding and position embedding (the rest of what enters block 0)."""
-        start = self.at(self.trace.block(0, ["resid_pre"])["resid_pre"])
+        (start,) = self.at(0, "resid_pre")
         parts = self.trace.anatomy.embedding
         if len(parts) < 2:
             return self.vectors([Label("embed", "embed")], start[:, None])
@@ -107,24 +107,22 @@ class Reader:
 
     def layer(self, block: Block) -> Terms:
         """Everything a block added, as one term."""
-        stream = self.trace.block(block.layer, ["resid_pre", "resid_post"])
-        added = self.at(stream["resid_post"]) - self.at(stream["resid_pre"])
-        return self.vectors([Label(f"L{block.layer}", "layer", block.layer)], added[:, None])
+        before, after = self.at(block.layer, "resid_pre", "resid_post")
+        return self.vectors([Label(f"L{block.layer}", "layer", block.layer)], (after - before)[:, None])
 
     def component(self, block: Block, write: Write) -> Terms:
         """One write of a block, as one term."""
-        site = f"{write.kind}_out"
-        y = self.at(self.trace.block(block.layer, [site])[site])
+        (y,) = self.at(block.layer, f"{write.kind}_out")
         return self.vectors([Label(f"L{block.layer}.{write.kind}", write.kind, block.layer)], y[:, None])
 
     def rest(self, block: Block, kind: str) -> Terms:
         """What a block added beyond its attention and MLP, as one term (recurrent mixers have no site)."""
-        stream = self.trace.block(block.layer, ["resid_pre", "resid_post"])
-        y = self.at(stream["resid_post"]) - self.at(stream["resid_pre"])
+        before, after = self.at(block.layer, "resid_pre", "resid_post")
+        y = after - before
         for write in block.writes:
             if write.kind in ("attn", "mlp"):
-                site = f"{write.kind}_out"
-                y = y - self.at(self.trace.block(block.layer, [site])[site])
+                (part,) = self.at(block.layer, f"{write.kind}_out")
+                y = y - part
         return self.vectors([Label(f"L{block.layer}.{kind}", kind, block.layer)], y[:, None])
 
     def heads(self, block: Block, write: Write, by_source: bool, only: int | None = None) -> Terms:
@@ -133,16 +131,15 @@ class Reader:
         assert attention is not None and attention.out is not None
         chosen = list(range(attention.n_heads)) if only is None else [only]
         w = attention.out.weight.detach().unflatten(0, (attention.n_heads, -1))[chosen]
-        sites = ["z", "v", "pattern"] if by_source else ["z"]
-        seen = self.trace.block(block.layer, sites)
-        z = self.at(seen["z"])  # [prompt, head, d]
+        z, *more = self.at(block.layer, *(["z", "pattern"] if by_source else ["z"]))  # [prompt, head, d or key]
         path = self._path(write, self._raw(attention.out.weight, attention.out.bias, z.flatten(1)))
         maps = path.linear(w.to(z.device).double())
         if by_source:
             group = attention.n_heads // attention.n_kv_heads
             kv = [h // group for h in chosen]
-            pattern = self.at(seen["pattern"][:, chosen].transpose(1, 2))  # [prompt, head, key]
-            v = seen["v"][:, :, kv].to(pattern.device).double().transpose(1, 2)  # [prompt, head, key, d]
+            pattern = more[0][:, chosen]  # [prompt, head, key]
+            v = self.trace.block(block.layer, ["v"])["v"][:, :, kv]
+            v = v.to(pattern.device).double().transpose(1, 2)  # [prompt, head, key, d]
             a = torch.where(pattern[..., None] == 0, 0.0, pattern[..., None] * v)  # padding may hold anything
         else:
             a = z[:, chosen, None]
@@ -156,7 +153,7 @@ class Reader:
         """The MLP write by neuron, and its bias."""
         assert block.mlp is not None
         down = block.mlp.down
-        act = self.at(self.trace.block(block.layer, ["mlp_act"])["mlp_act"])  # [prompt, neuron]
+        (act,) = self.at(block.layer, "mlp_act")  # [prompt, neuron]
         path = self._path(write, self._raw(down.weight, down.bias, act))
         maps = path.linear(down.weight.detach().to(act.device).double())[:, None]
         labels = [Label(f"L{block.layer}.n{n}", "neuron", block.layer, neuron=n) for n in range(act.shape[1])]

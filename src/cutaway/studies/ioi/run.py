@@ -140,9 +140,12 @@ def _texts(sweeper: Sweeper) -> dict[str, str]:
 def behaviour(sweeper: Sweeper) -> xr.Dataset:
     """Each prompt's logit difference, clean and under every corruption, and the answer's rank and probability."""
     task, clean = sweeper.task, sweeper.clean
-    logits = clean.logits_at(-1).double().cpu()
     assert task.clean.answers is not None and task.clean.foils is not None
-    mine = logits.gather(1, task.clean.answers[:, None])
+    ranks, chances = [], []
+    for some, logits in clean.each_logits(task.clean.at(-1)):
+        ids = task.clean.answers[some, None].to(logits.device)
+        ranks.append((logits > logits.gather(1, ids)).sum(-1).cpu())
+        chances.append(logits.double().softmax(-1).gather(1, ids)[:, 0].cpu())
     values = {"clean": sweeper.clean_value}
     for name, prompts in task.corruptions.items():
         same = name == sweeper.corruption
@@ -157,8 +160,8 @@ def behaviour(sweeper: Sweeper) -> xr.Dataset:
             "mean": ("run", interval.estimate),
             "low": ("run", interval.low),
             "high": ("run", interval.high),
-            "answer_rank": ("prompt", (logits > mine).sum(-1).numpy()),
-            "answer_probability": ("prompt", logits.softmax(-1).gather(1, task.clean.answers[:, None])[:, 0].numpy()),
+            "answer_rank": ("prompt", torch.cat(ranks).numpy()),
+            "answer_probability": ("prompt", torch.cat(chances).numpy()),
             "answer": ("prompt", text),
             "foil": ("prompt", foil),
             "template": ("prompt", list(task.templates)),
@@ -173,12 +176,14 @@ def depth(trace: Trace) -> xr.Dataset:
     statistics of that layer."""
     prompts = trace.prompts
     assert prompts.answers is not None and prompts.foils is not None
-    rows, last = torch.arange(len(prompts)), prompts.at(-1)
+    last, pairs = prompts.at(-1), torch.stack([prompts.answers, prompts.foils], dim=1)
     found: dict[str, list[np.ndarray]] = {"logit_difference": [], "answer_probability": [], "foil_probability": []}
     for layer in range(trace.model.n_layers):
-        logits = trace.model.read(trace.rows("resid_post", layer, last)).double().cpu()
-        answer, foil = logits[rows, prompts.answers], logits[rows, prompts.foils]
-        total = logits.logsumexp(-1)
+        parts = []
+        for some, logits in trace.model.read_in_parts(trace.rows("resid_post", layer, last)):
+            two, total = logits.gather(1, pairs[some].to(logits.device)), logits.double().logsumexp(-1, keepdim=True)
+            parts.append(torch.cat([two.double(), total], dim=1).cpu())
+        answer, foil, total = torch.cat(parts).T
         found["logit_difference"].append((answer - foil).numpy())
         found["answer_probability"].append((answer - total).exp().numpy())
         found["foil_probability"].append((foil - total).exp().numpy())

@@ -35,10 +35,13 @@ def name_of(head: Head) -> str:
 @torch.no_grad()
 def logit_difference(trace: Trace) -> Array:  # [prompt]
     """logit(answer) - logit(foil) at the last token."""
-    prompts, logits = trace.prompts, trace.logits_at(-1).double().cpu()
+    prompts = trace.prompts
     assert prompts.answers is not None and prompts.foils is not None
-    rows = torch.arange(len(prompts))
-    return (logits[rows, prompts.answers] - logits[rows, prompts.foils]).numpy()
+    pairs, parts = torch.stack([prompts.answers, prompts.foils], dim=1), []
+    for some, logits in trace.each_logits(prompts.at(-1)):
+        parts.append(logits.gather(1, pairs[some].to(logits.device)).double().cpu())
+    mine, other = torch.cat(parts).T
+    return (mine - other).numpy()
 
 
 @dataclass
