@@ -211,7 +211,7 @@ def of_arrays(name: str, found: xr.Dataset | xr.DataArray) -> Facts:
         kind = "coordinate" if key in found.coords else "variable"
         content = {"U": "text", "O": "text", "T": "text", "b": "truth"}.get(variable.dtype.kind, "number")
         facts[f"{name}[{str(key)!r}]"] = {"kind": kind, "dims": list(map(str, variable.dims)), "content": content}
-    return facts | {f"{name}.attrs[{str(key)!r}]": {"kind": "attribute"} for key in found.attrs}
+    return facts | {f"{name}.attrs": {"kind": "attributes", "choices": sorted(map(str, found.attrs))}}
 
 
 def of_study(kind: str, arrays: dict[str, Any]) -> Facts:

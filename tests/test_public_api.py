@@ -41,7 +41,7 @@ def test_commands_and_options_are_kept() -> None:
 
 def test_what_results_hold_is_kept() -> None:
     facts = api.of_results()
-    check(facts, {k: f for k, f in of("variable", "coordinate", "attribute").items() if not k.startswith("cutaway.")})
+    check(facts, of("variable", "coordinate", "attributes"))
     assert len({k.partition("[")[0].partition(".attrs")[0] for k in facts}) == len(api.results())
 
 
@@ -81,6 +81,7 @@ BREAKS = [
     (without("cutaway study ioi --families"), "cutaway study ioi --families: gone (option)"),
     (without("cutaway resume"), "cutaway resume: gone (command)"),
     (without("lens['kl']"), "lens['kl']: gone (variable)"),
+    (changed("lens.attrs", choices=["model"]), "lens.attrs: choices gone: attention, bos"),
     (without("site z"), "site z: gone (site)"),
     (changed("lens['kl']", dims=["layer", "prompt", "position"]), "lens['kl']: dims was"),
     (changed("cutaway patch --families", default="17"), "default was '16', is '17'"),

@@ -104,11 +104,10 @@ def _plain(tensor: Tensor) -> Iterator[Tensor]:
             yield from _plain(getattr(tensor, name))
     elif tensor.is_quantized:
         yield tensor.int_repr()
-        by_channel = tensor.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric)
-        if by_channel:
-            yield from (tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points())
-        else:
+        if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
             yield torch.tensor([tensor.q_scale(), tensor.q_zero_point()], dtype=torch.float64)
+        else:
+            yield from (tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points())
     elif tensor.layout != torch.strided:
         yield from (tensor.to_sparse_coo().coalesce().indices(), tensor.to_sparse_coo().coalesce().values())
     else:
