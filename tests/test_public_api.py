@@ -84,7 +84,7 @@ BREAKS = [
     (changed("lens.attrs", choices=["model"]), "lens.attrs: choices gone: attention, bos"),
     (without("site z"), "site z: gone (site)"),
     (changed("lens['kl']", dims=["layer", "prompt", "position"]), "lens['kl']: dims was"),
-    (changed("cutaway patch --families", default="17"), "default was '16', is '17'"),
+    (changed("cutaway patch --families", default="17"), "default was 16, is 17"),
     (changed("cutaway patch --site", choices=["z"]), "choices gone: resid_pre"),
     (changed("cutaway patch --task", required=True), "required was False, is True"),
     (parameters(lambda p: p.pop(1)), "parameter source is gone"),
