@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import cutaway
 from conftest import measured
-from cutaway.engine import gridding
+from cutaway.engine import gridding, replay
 from cutaway.engine.paths import engine
 from families import FAMILIES, token_ids
 from reference import brute_force_logits, record
@@ -50,7 +50,7 @@ def test_every_site_equals_brute_force(name: str, attn: str) -> None:
     base = cutaway.Prompts(ids=ids, answers=ANSWERS, foils=FOILS)
     source = cutaway.Prompts(ids=other)
     seen = record(model.hf, row, other)
-    size = float(model.hf(ids, use_cache=False).logits.abs().max())
+    size = float(model.hf(ids, use_cache=False).logits.detach().abs().max())
     for site in (*STREAM, *HEADS, "mlp_act"):
         if ("mlp_act" == site and row.moe) or (site == "resid_mid" and row.parallel):
             with pytest.raises(cutaway.Refused):
@@ -65,6 +65,26 @@ def test_every_site_equals_brute_force(name: str, attn: str) -> None:
                 want = contrast(brute_force_logits(model.hf, row, ids, [edit]))
                 got = found.isel(layer=layer).sel({axis: j}).values
                 assert np.abs(got - want).max() <= 1e-5 * size, (site, layer, axis, j)
+
+
+@pytest.mark.parametrize(("name", "attn"), CASES)
+def test_variants_as_rows_equal_brute_force(name: str, attn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long suffixes that begin alike are rows of their own; here short ones too, of prompts of two lengths."""
+    monkeypatch.setattr(replay, "ROWS_FROM", 1)
+    row, model = FAMILIES[name], measured(name, attn)
+    ids, other = pair()
+    rows, sources = [ids[0].tolist(), ids[1, :7].tolist()], [other[0].tolist(), other[1, :7].tolist()]
+    base, source = cutaway.Prompts(ids=rows, answers=ANSWERS, foils=FOILS), cutaway.Prompts(ids=sources)
+    for site in HEADS:
+        found = cutaway.sweep(model, base, cutaway.patch(site, source))["value"]
+        last = found.sizes[found.dims[2]] - 1
+        for p, layer in ((0, 0), (1, 1), (0, 1)):
+            seen = record(model.hf, row, torch.tensor([sources[p]]))[site, layer]
+            index = np.s_[:, last] if site == "pattern" else np.s_[:, :, last]
+            logits = brute_force_logits(model.hf, row, torch.tensor([rows[p]]), [(site, layer, put(seen, index))])
+            logits = logits.detach().double()[0, -1]
+            got = float(found.isel(prompt=p, layer=layer)[last])
+            assert abs(got - float(logits[ANSWERS[p]] - logits[FOILS[p]])) <= 1e-5 * float(logits.abs().max())
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox", "gemma3", "bloom", "mixtral", "gpt_neo"])

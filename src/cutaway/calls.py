@@ -36,11 +36,6 @@ class BlockRules:
     mask: Path | None
     cache: Path | None
 
-    @property
-    def batched(self) -> bool:
-        """Whether rows may hold different positions: every argument with positions can have a batch axis."""
-        return all("b" in a[0] or (a[0] == "-" and len(a) > 1) for a in self.axes.values())
-
 
 @dataclass
 class Keep:

@@ -18,10 +18,10 @@ from ..calls import Keep, Tokens
 from ..edits.cells import Change
 from ..hooks import Hooks
 from ..taps import Inside, attach
+from .activations import quicken_activation
 from .editing import EditTap, Slots, Task
 from .packing import pack, slots
 from .plan import Variant
-from .slicing import slice_activation
 
 if TYPE_CHECKING:
     from .replay import Wave
@@ -102,7 +102,7 @@ def _halfway(wave: Wave, variants: Sequence[Variant]) -> list[Tensor]:
     given = base.answers[layer].shaped(answer)
     with Hooks() as hooks, attach(hooks, wave.model.anatomy, Inside(tap), [block]):
         hooks.instead(block.attention.module, lambda *args, **kwargs: given)
-        slice_activation(hooks, block, x.device)
+        quicken_activation(hooks, block, x.device)
         y = call.on(x, _tokens(packed, base.batch, x.device), Keep(), {}).unflatten(1, (n, width))
     parts = []
     for i, v in enumerate(variants):

@@ -14,9 +14,9 @@ from ..calls import Behind, BlockCall, Enough, capture, leaves, lookup
 from ..hooks import Hooks, first_tensor
 from ..prompts import Prompts
 from ..taps import Recorder, attach
+from .activations import quicken_activation
 from .packing import pack, tokens
 from .runs import Key, Run, inner
-from .slicing import slice_activation
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -59,7 +59,7 @@ def follow(model: Model, base: Run, other: Prompts, start: int, wanted: Iterable
             assert kept is not None
             behind = Behind(kept[0][:, :, :start], kept[1][:, :, :start])
             with Hooks() as hooks, attach(hooks, model.anatomy, recorder, [block]):
-                slice_activation(hooks, block, x.device)
+                quicken_activation(hooks, block, x.device)
                 x = call.on(x, whole, behind, gathered)
             before = base.stream[block.layer + 1][:, :start]
             stream.append(torch.cat([before, x.detach().to(before.device)], dim=1))

@@ -1,8 +1,9 @@
-"""Many variants in one sequence: their suffixes one after the other, behind the recorded prefix they share.
+"""Many variants in one run: their suffixes one after the other in one sequence, or each in a row of its own.
 
-Keys are the recorded prefix up to the largest first position, then the packed tokens. A query sees the prefix before
-its variant's own first position, and its own variant's tokens; what the model's own mask forbids (the future, a window,
-padding) is applied on top, at absolute positions.
+In one sequence keys are the recorded prefix up to the largest first position, then the packed tokens. A query sees the
+prefix before its variant's own first position, and its own variant's tokens; what the model's own mask forbids (the
+future, a window, padding) is applied on top, at absolute positions. Variants that all begin at one position can be
+rows: attention then does a fraction of the work, and the rest of a block sees the same tokens in the same order.
 """
 
 from __future__ import annotations
@@ -69,6 +70,49 @@ def tokens(packed: Packed, n_prompts: int, batch: int, device: torch.device) -> 
 
 def _shape(packed: Packed) -> tuple[int, int]:
     return packed.n_tokens, packed.prefix + packed.n_tokens
+
+
+ROWS_FROM = 32
+"""Tokens a variant must have to be a row of its own; with fewer, many small rows cost attention more than they save."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a block is called on packed tokens [prompt, token]: as how many rows of each prompt, and where each lies."""
+
+    rows: int
+    tokens: Tokens
+    slots: Slots
+
+
+def layout(packed: Packed, n_prompts: int, batch: int, device: torch.device, rows_from: int) -> Layout:
+    """Rows where all variants have the same tokens and at least `rows_from` of them, otherwise one sequence."""
+    n = len(packed.first)
+    if n > 1 and (packed.first == packed.first[0]).all() and packed.end - packed.first[0] >= rows_from:
+        return Layout(n, row_tokens(packed, n_prompts, batch, device), row_slots(packed, n_prompts))
+    return Layout(1, tokens(packed, n_prompts, batch, device), slots(packed, n_prompts))
+
+
+def row_slots(packed: Packed, n_prompts: int) -> Slots:
+    """Where the tokens lie when each variant of each prompt is a row (prompts slowest)."""
+    n, at = len(packed.first), np.arange(packed.end)
+    row = np.arange(n_prompts)[None] * n + np.arange(n)[:, None]
+    every = (n, n_prompts, packed.end)
+    query = np.where(at >= packed.prefix, at - packed.prefix, -1)
+    return Slots(row, np.broadcast_to(query, every), np.broadcast_to(at, every), packed.first)
+
+
+def row_tokens(packed: Packed, n_prompts: int, batch: int, device: torch.device) -> Tokens:
+    """What a block is called on for these rows."""
+    rows, keys = n_prompts * len(packed.first), torch.arange(packed.end, device=device)
+    queries = keys[packed.prefix :]
+    return Tokens(
+        prompt=torch.arange(n_prompts, device=device).repeat_interleave(len(packed.first)),
+        queries=queries.expand(rows, -1),
+        keys=keys.expand(rows, -1),
+        allowed=torch.ones((), dtype=torch.bool, device=device).expand(rows, len(queries), len(keys)),
+        batch=batch,
+    )
 
 
 def only_reads(packed: Packed, reads: np.ndarray, batch: int, device: torch.device) -> tuple[Tokens, np.ndarray]:

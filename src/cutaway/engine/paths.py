@@ -140,6 +140,7 @@ def _is_image(write: Write, linear: Linear) -> bool:
 def _suffix_edits(model: Model, source: Prompts) -> Iterator[Edits]:
     yield patch("resid_pre", source, positions=[2, 4, -1])
     yield ablate("resid_pre", positions=[1, -2])
+    yield ablate("resid_pre", positions=2)  # all begin alike: see `packing.layout`
 
 
 def _inner_edits(model: Model, source: Prompts) -> Iterator[Edits]:
@@ -191,6 +192,7 @@ def _disagreement(model: Model, base: Prompts, edits: Edits, rules: Any, shape: 
     with steady(model.hf):
         changes = [c for v in plan.variants for c in v.all_changes]
         wave = Wave(model, recorded(model, base, which, changes, rules, plan.answers), base, reads, plan.end)
+        wave.rows_from = 1  # so that the probe, which is short, sees rows
         plain = Wave(model, recorded(model, base, which, changes, None), base, reads, plan.end)
         for chunk in plan.chunks:
             variants = [plan.variants[i] for i in chunk]

@@ -18,9 +18,9 @@ from ..finite import require_finite
 from ..hooks import Hooks, first_tensor, hidden
 from ..prompts import Prompts
 from ..taps import Recorder, attach
+from .activations import quicken_activation
 from .following import follow, parting
 from .runs import Answer, Key, Recorded, Run, inner
-from .slicing import slice_activation
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -63,7 +63,7 @@ def record(
         kept = capture(hooks, model, calls, rules)
         for block in model.anatomy.blocks:
             hooks.before(block.module, before)
-            slice_activation(hooks, block, model.device)
+            quicken_activation(hooks, block, model.device)
         hooks.after(model.anatomy.blocks[-1].module, last)
         given = {
             layer: _answer(hooks, model.anatomy.blocks[layer], len(prompts[0]), len(everything)) for layer in answers

@@ -20,13 +20,13 @@ from ..calls import Behind, BlockCall, Enough, Instead, Keep, Tokens
 from ..hooks import Hooks
 from ..prompts import Prompts
 from ..taps import Inside, Recorder, Tap, attach
+from .activations import quicken_activation
 from .editing import EditTap, Slots, Task, whole_rows
 from .entering import enter
-from .packing import Packed, only_reads, pack, slots, tokens
+from .packing import ROWS_FROM, Layout, Packed, layout, only_reads, pack, slots, tokens
 from .plan import Variant
 from .recording import together
 from .runs import Recorded
-from .slicing import slice_activation
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -41,6 +41,7 @@ class Wave:
 
     def __init__(self, model: Model, runs: Recorded, prompts: Prompts, reads: np.ndarray, end: int) -> None:
         self.model, self.runs, self.prompts, self.reads, self.end = model, runs, prompts, reads, end
+        self.rows_from = ROWS_FROM
         self.blocks = model.anatomy.blocks
         self.n_layers = len(self.blocks)
 
@@ -73,12 +74,13 @@ class Wave:
                 x = torch.cat([p.to(parts[0].device) for p in parts], dim=1)
                 packed = pack([v.first for v in here], self.end)
                 tap = EditTap(tasks_of(here), slots(packed, len(self.prompts)), self.runs)
-                whole = tokens(packed, len(self.prompts), self.runs.base.batch, x.device)
+                lay = layout(packed, len(self.prompts), self.runs.base.batch, x.device, self.rows_from)
+                inside = EditTap(tasks_of(here), lay.slots, self.runs)
                 gathered: dict = {}
             x = self._stream(x, layer, tap)
             if layer == self.n_layers - 1 and self._worth_two_calls(packed, here):
-                return self._last_block(x, packed, here, whole, gathered)
-            x = self._block(self.blocks[layer], x, packed, whole, gathered, tap)
+                return self._last_block(x, packed, here)
+            x = self._block(self.blocks[layer], x, packed, lay, gathered, inside)
         return self._at_reads(self._stream(x, self.n_layers, tap), packed)
 
     def _after(self, variants: Sequence[Variant]) -> Tensor:
@@ -104,12 +106,13 @@ class Wave:
     def _call(self, block: Block, x: Tensor, tokens: Tokens, cache: object, gathered: dict, tap: Tap) -> Tensor:
         call: BlockCall = self.runs.base.calls[block.layer]
         with Hooks() as hooks, attach(hooks, self.model.anatomy, Inside(tap), [block]):
-            slice_activation(hooks, block, x.device)
+            quicken_activation(hooks, block, x.device)
             return call.on(x, tokens, cache, gathered)
 
-    def _block(self, block: Block, x: Tensor, packed: Packed, whole: Tokens, gathered: dict, tap: Tap) -> Tensor:
-        behind = Behind(*self._prefix(block.layer, packed.prefix))
-        return self._call(block, x, whole, behind, gathered, tap)
+    def _block(self, block: Block, x: Tensor, packed: Packed, lay: Layout, gathered: dict, tap: Tap) -> Tensor:
+        behind = Behind(*(kept.repeat_interleave(lay.rows, 0) for kept in self._prefix(block.layer, packed.prefix)))
+        rows = x.reshape(len(x) * lay.rows, -1, x.shape[-1])
+        return self._call(block, rows, lay.tokens, behind, gathered, tap).reshape(x.shape)
 
     # -- the last block: only the read positions are wanted ----------------------------------------------------------
 
@@ -117,14 +120,12 @@ class Wave:
         by_token = all(c.operation.by_token for v in variants for c in v.changes if c.layer == self.n_layers - 1)
         return by_token and 2 * len(packed.first) * self.reads.shape[1] <= packed.n_tokens
 
-    def _last_block(
-        self, x: Tensor, packed: Packed, variants: Sequence[Variant], whole: Tokens, gathered: dict
-    ) -> Tensor:
+    def _last_block(self, x: Tensor, packed: Packed, variants: Sequence[Variant]) -> Tensor:
         """Two calls: all tokens until their keys and values are there; then the read positions with those."""
         block, n_prompts = self.blocks[-1], len(self.prompts)
-        keep = Keep(enough=True)
+        keep, whole = Keep(enough=True), tokens(packed, n_prompts, self.runs.base.batch, x.device)
         with contextlib.suppress(Enough):
-            self.runs.base.calls[block.layer].on(x, whole, keep, gathered)
+            self.runs.base.calls[block.layer].on(x, whole, keep, {})
         assert keep.k is not None and keep.v is not None
         k, v = self._prefix(block.layer, packed.prefix)
         cache = Instead(torch.cat([k, keep.k], dim=2), torch.cat([v, keep.v], dim=2))

@@ -20,6 +20,7 @@ from ..metrics import Metric
 from ..prompts import Prompts
 from ..resume.shards import Store
 from .editing import EditTap, Task, whole_rows
+from .heap import keep_freed_memory
 from .paths import Ways
 from .plan import Plan, Variant
 from .readings import Readings
@@ -55,6 +56,8 @@ def run(
     Raises:
         NotFinite: NaN or infinity in a run; the message names the prompt and the first place.
     """
+    if model.device.type == "cpu":
+        keep_freed_memory()
     found = Found.nothing_yet(plan, readings, aim)
     changes = [c for v in plan.variants for c in v.all_changes]
     reuse = kept if len(plan.groups) == 1 else None
