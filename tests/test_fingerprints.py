@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 
 import numpy as np
@@ -116,6 +117,7 @@ def test_nothing_is_read_twice_and_no_change_is_missed(monkeypatch: pytest.Monke
     assert after != before and read == [layer.up_proj.weight.shape]
     layer.up_proj.weight = nn.Parameter(layer.up_proj.weight.detach().clone() - 1)  # another tensor
     assert len({model.fingerprint, after, before}) == 3
+    assert copy.deepcopy(model).fingerprint == model.fingerprint
     now = model.fingerprint
     layer.up_proj.weight.data[0, 0] += 1  # PyTorch does not count this
     assert model.weights_hash() != now and model.fingerprint == model.weights_hash()

@@ -27,6 +27,10 @@ class Fingerprints:
     def __init__(self) -> None:
         self._known: dict[str, tuple[weakref.ref[Tensor], tuple[int, int], bytes]] = {}
 
+    def __reduce__(self) -> tuple[type[Fingerprints], tuple[()]]:
+        """Copied or sent elsewhere it knows nothing yet: the weights there are other tensors."""
+        return Fingerprints, ()
+
     def of(self, model: nn.Module, afresh: bool = False) -> str:
         """16 hexadecimal digits. A weight is read again if it is another tensor, or PyTorch counted a change in place.
 
@@ -52,10 +56,8 @@ class Fingerprints:
             if state is not None:
                 self._known[name] = weakref.ref(weights[name]), state, known[name]
         whole = hashlib.sha256()
-        tied = getattr(
-            model, "all_tied_weights_keys", {}
-        )  # declared, and so or not: those kept elsewhere have no identity
-        for name in weights:
+        tied = getattr(model, "all_tied_weights_keys", {})  # as declared; weights kept elsewhere have no identity
+        for name in weights:  # one that is another's copy does not count; one that only should be does
             if known[name] != known.get(tied.get(name, "")):
                 whole.update(name.encode() + b"\x00" + known[name])
         return whole.hexdigest()[:16]
