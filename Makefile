@@ -38,6 +38,11 @@ bench: $(VENV)/.installed
 bench-screening: $(VENV)/.installed
 	$(BIN)/python benchmarks/screening.py $(BENCH)
 
+# What versions promise (docs/versions.md), written anew.
+.PHONY: api
+api: $(VENV)/.installed-all
+	$(BIN)/python tests/public_api.py
+
 clean:
 	rm -rf $(VENV) $(DEMO)
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import cutaway
-from conftest import measured
 from cutaway.tokens import shown, token_text
 from families import build, token_ids
 
@@ -122,15 +121,6 @@ def test_load_from_a_folder_in_any_dtype_and_only_safetensors(tmp_path: Path) ->
     torch.save(hf.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")
     with pytest.raises(cutaway.BadInput, match="could not be loaded"):
         cutaway.load(tmp_path / "pickled")
-
-
-def test_a_fingerprint_changes_with_one_weight() -> None:
-    hf = build("gpt2")
-    before = cutaway.Model(hf).fingerprint
-    assert before == cutaway.Model(build("gpt2")).fingerprint == measured("gpt2").fingerprint
-    with torch.no_grad():
-        hf.transformer.h[0].mlp.c_fc.weight[0, 0] += 1
-    assert cutaway.Model(hf).fingerprint != before
 
 
 def test_tokens_are_never_invisible(pocket: cutaway.Model) -> None:

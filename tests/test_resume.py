@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import resource
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from cutaway.disk import replace_file
 from cutaway.engine.replay import Wave
 from cutaway.errors import NoRoom
 from cutaway.resume import manifest, shards
+from cutaway.resume.identity import hash_of
 from cutaway.resume.locking import exclusive
 
 
@@ -218,6 +221,73 @@ def test_the_code_of_metrics_counts(store: Path) -> None:
     swept(store, cutaway.ablate("z"), {"mine": first})
     with pytest.raises(cutaway.BadInput, match="metric's definition"):
         swept(store, cutaway.ablate("z"), {"mine": other})
+
+
+SCALE, TABLE = 1.0, torch.ones(64)
+
+
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+
+def by_globals(x: torch.Tensor) -> torch.Tensor:
+    return SCALE * doubled(x) + (lambda y: y @ torch.diag(TABLE))(x)
+
+
+def by_itself(x: torch.Tensor, n: int = 2) -> torch.Tensor:
+    return x if n == 0 else by_itself(-x, n - 1)
+
+
+class Turned:
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.helped(x)
+
+    def helped(self, x: torch.Tensor) -> torch.Tensor:
+        return self.by * x
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("SCALE", 2.0), ("TABLE", 2 * torch.ones(64)), ("doubled", lambda x: 3 * x), ("doubled", torch.relu)],
+)
+def test_the_globals_that_a_function_reads_count(
+    store: Path, name: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept(store, cutaway.edit("mlp_out", by_globals))
+    swept(store, cutaway.edit("mlp_out", by_globals))
+    monkeypatch.setitem(globals(), name, value)
+    with pytest.raises(cutaway.BadInput, match=r"edited values .[0-9a-f]{16} then"):
+        swept(store, cutaway.edit("mlp_out", by_globals))
+
+
+def test_defaults_objects_methods_and_builtins_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def defaults(k: int) -> Callable:
+        def edited(x: torch.Tensor, k: int = k, *, j: int = 0) -> torch.Tensor:
+            return k * x + j
+
+        return edited
+
+    kinds = [defaults(1), defaults(2), Turned(1.0), Turned(2.0), Turned(1.0).helped, Turned(2.0).helped]
+    kinds += [torch.relu, torch.tanh, by_itself, by_globals, torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)]
+    found = [hash_of(k) for k in kinds]
+    assert len(set(found)) == len(kinds) and found == [hash_of(k) for k in kinds]
+    monkeypatch.setattr(Turned, "helped", lambda self, x: x)
+    assert hash_of(Turned(1.0)) not in found
+
+
+def test_the_text_of_a_users_own_module_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for n in (1, 2):
+        (tmp_path / "own_settings.py").write_text(f"SCALE = {n}.0\n")
+        monkeypatch.delitem(sys.modules, "own_settings", raising=False)
+        importlib.invalidate_caches()
+        own = importlib.import_module("own_settings")
+        found.append(hash_of(lambda x, own=own: own.SCALE * x))
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -149,6 +150,30 @@ def test_one_that_died_after_its_output_was_written(
     Path("part.csv").write_text("whole")  # without --force it can only be this run's own
     assert run(["resume", "part.csv"]) == 0 and "was finished" in capsys.readouterr().err
     assert Path("part.csv").read_text() == "whole" and os.listdir() == ["part.csv"]
+
+
+PAIRS = [
+    json.dumps({"clean": f"The capital of {a} is", "corrupt": f"The capital of {b} is", "answer": x, "foil": y})
+    for a, b, x, y in (("Poland", "Germany", " Warsaw", " Berlin"), ("Germany", "Poland", " Berlin", " Warsaw"))
+]
+
+
+def test_what_came_on_standard_input_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["patch", "--pairs", "-", "--site", "resid_pre"]
+    Path("pairs.jsonl").write_text("\n".join(PAIRS))
+    assert run(["patch", "--pairs", "pairs.jsonl", *command[3:], "-o", "whole.csv"]) == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(PAIRS)))
+    with monkeypatch.context() as m:
+        stopping(m, 2, KeyboardInterrupt())
+        assert run([*command, "-o", "part.csv"]) == 130
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(PAIRS[::-1])))
+    assert run([*command, "-o", "part.csv"]) == 2  # the same command with other input is another run
+    assert "with another standard input. Continue it as it was with: cutaway resume part.csv" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", None)  # nobody types it again
+    assert run(["resume", "part.csv"]) == 0
+    assert Path("part.csv").read_bytes() == Path("whole.csv").read_bytes() and not Path("part.csv.partial").exists()
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from cutaway.report.shared import study_page
 from cutaway.saving import open_result, save_result
 from cutaway.studies.attribution import Settings, demo, run
 from families import FAMILIES, build
+from public_api import promised
 from reference import record
 
 PROMPT = "w5|w6|w7|w8|w9|w6"
@@ -305,3 +306,7 @@ def test_the_pocket_model_knows_the_demo() -> None:
     study = run(cutaway.load("pocket"), demo())
     assert study.ok
     assert int(study.arrays["next_tokens"]["answer_rank"][0]) == 0
+
+
+def test_its_arrays_are_those_that_were_promised() -> None:
+    promised("attribution", run(wordy.model(), ASK))

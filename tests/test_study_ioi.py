@@ -25,6 +25,7 @@ from cutaway.studies.ioi.heads import choose, halves
 from cutaway.studies.study import Study
 from cutaway.tasks.ioi import ROLES, ioi
 from cutaway.tasks.words import NAMES, OBJECTS, PLACES
+from public_api import promised
 
 SETTINGS = Settings(families=8, rows=3, top=4)
 
@@ -465,3 +466,7 @@ def test_study_command_writes_a_folder(tmp_path):
     folder = tmp_path / "out"
     assert command(["study", "ioi", "--families", "4", "--top", "2", "-q", "-o", str(folder)]) == 0
     assert {p.name for p in folder.iterdir()} == {"result.zarr", "result.json", "report.html", "command.txt"}
+
+
+def test_its_arrays_are_those_that_were_promised() -> None:
+    promised("ioi", study())

@@ -30,6 +30,7 @@ from cutaway.tasks.pronoun_sentences import NOUNS, PRONOUNS, pronoun_sentences
 from cutaway.tasks.sentences import counted, of_role, read_frequencies, sentences, word
 from families import FAMILIES, build, token_ids
 from planted import planted, word_tokenizer
+from public_api import promised
 from test_report import check_inert
 from test_rotations import plain_angle
 from test_stats_simulation import central
@@ -536,3 +537,7 @@ def test_tables_of_frequencies(tmp_path):
     assert read_frequencies(tmp_path / "a.tsv") == read_frequencies(tmp_path / "b.json") == {"her": 15.0}
     with pytest.raises(BadInput, match="cannot be read"):
         read_frequencies(tmp_path / "c.csv")
+
+
+def test_its_arrays_are_those_that_were_promised() -> None:
+    promised("rotation", study())

@@ -29,6 +29,7 @@ from cutaway.studies.subspace.run import study_of
 from cutaway.tasks.passages import passages
 from cutaway.tasks.texts import read_texts
 from families import build
+from public_api import promised
 
 SMALL = Settings(passages=14, fit_passages=24, draws=2, components=2, rank=2)
 
@@ -449,3 +450,7 @@ def test_a_bad_choice_is_one_message(capsys, args, message):
     assert command(["study", "subspace", *QUICK, *args]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+def test_its_arrays_are_those_that_were_promised() -> None:
+    promised("subspace", study())

@@ -42,6 +42,7 @@ from cutaway.tasks.words import (
     UPPER_WORDS,
     upper,
 )
+from public_api import promised
 
 SMALL = Settings(items=14, draws=40, flip_draws=10)
 
@@ -254,3 +255,7 @@ def test_bad_settings_are_one_clear_message(capsys):
     assert "no layer 9" in capsys.readouterr().err
     assert command(["study", "vector-arithmetic", "--vector", "nowhere.safetensors", "--items", "10"]) == 2
     assert "nowhere.safetensors" in capsys.readouterr().err
+
+
+def test_its_arrays_are_those_that_were_promised() -> None:
+    promised("vector-arithmetic", study())

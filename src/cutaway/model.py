@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from .anatomy import Anatomy, HeadMap, Tail, device_of, input_device, measure, steady, stored
 from .certificate import Certificate
 from .errors import BadInput, Refused
+from .fingerprints import Fingerprints
 from .parts import LOGITS, TOKENS, at_once, in_parts
 from .prompts import Prompts, Token, single_token, tokenise
 from .results import joined, run_card
@@ -53,6 +52,7 @@ class Model:
         self.name = given.rstrip("/").split("/")[-1] if Path(given).exists() else given
         self._n_heads = n_heads
         self._measured = measure(hf_model, n_heads)
+        self._fingerprints = Fingerprints()
         self._accepts = frozenset(inspect.signature(hf_model.forward).parameters)  # type: ignore[arg-type]
 
     # -- what it is -----------------------------------------------------------------------------------------------
@@ -124,26 +124,15 @@ class Model:
             raise Refused(f"{self.name} has no single {what}: its layers have {sorted(map(str, values))}.")
         return values.pop()  # type: ignore[return-value]
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """`weights_hash` when it was first asked for."""
-        return self.weights_hash()
+        """A hash of every bit of the weights, 16 hexadecimal digits; a weight is read again when PyTorch counted a
+        change of it (see `weights_hash`)."""
+        return self._fingerprints.of(self.hf)
 
     def weights_hash(self) -> str:
-        """A short hash of the weights: names, shapes, dtypes and up to 4,096 evenly spaced values of each."""
-        digest = hashlib.sha256()
-        twice = getattr(self.hf, "all_tied_weights_keys", {})  # weights kept elsewhere lose their identity, not these
-        for name, p in self.hf.named_parameters():
-            if name in twice:
-                continue
-            digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
-            module, _, own = name.rpartition(".")
-            value = stored(self.hf.get_submodule(module), own)
-            assert value is not None
-            flat = value.detach().flatten()
-            sample = flat[:: max(1, len(flat) // 4096)][:4096]
-            digest.update(sample.to("cpu", torch.float64).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """As `fingerprint`, with everything read again: sees changes behind PyTorch's back too (`.data`, NumPy)."""
+        return self._fingerprints.of(self.hf, afresh=True)
 
     # -- running it -----------------------------------------------------------------------------------------------
 

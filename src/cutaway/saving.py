@@ -160,7 +160,7 @@ def open_result(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     facts = _read_facts(folder)
     if not (folder / "result.zarr").is_dir():
         raise BadInput(f"{folder} has no arrays: there is no result.zarr in it.")
-    with xr.open_datatree(folder / "result.zarr", engine="zarr", consolidated=False) as tree:
+    with xr.open_datatree(folder / "result.zarr", engine="zarr", consolidated=False, zarr_format=3) as tree:
         return {name: _restored(node.to_dataset().load()) for name, node in tree.children.items()}, facts
 
 

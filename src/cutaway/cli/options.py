@@ -123,7 +123,7 @@ def gather(prompt: tuple[str, ...], more: tuple[str, ...], prompt_file: Path | N
     """
     texts: list[str] = []
     for text in (*prompt, *more):
-        texts += _lines(sys.stdin.read()) if text == "-" else [text]
+        texts += _lines(standard_input()) if text == "-" else [text]
     if prompt_file is not None:
         try:
             texts += _lines(prompt_file.read_text(encoding="utf-8"))
@@ -132,6 +132,13 @@ def gather(prompt: tuple[str, ...], more: tuple[str, ...], prompt_file: Path | N
     if not texts:
         raise BadInput('There is no prompt. Give one, as in: cutaway top "The capital of Poland is"')
     return texts
+
+
+def standard_input() -> str:
+    """All of standard input, as the run that reads it keeps it (`Session.standard_input`)."""
+    context = click.get_current_context(silent=True)
+    session = None if context is None else context.find_object(Session)
+    return sys.stdin.read() if session is None else session.standard_input()
 
 
 def _lines(text: str) -> list[str]:

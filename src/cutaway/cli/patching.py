@@ -17,7 +17,7 @@ from ..tasks import TASKS
 from ..wording import number, signed
 from .deliver import Output, folder_of
 from .group import Command
-from .options import bos, engine, model, open_model, output, speech
+from .options import bos, engine, model, open_model, output, speech, standard_input
 from .session import Session
 from .tables import table
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_act", "z", "q", "k", "v", "pattern")
 METRICS = ("logit_diff", "logit", "log_prob", "prob", "rank", "entropy")
 HOW = ("denoise", "noise", "zero", "mean", "resample")
-_PAIRS = "Instead of a task: JSON lines with clean, corrupt, answer, foil, family, roles."
+_PAIRS = "Instead of a task: JSON lines with clean, corrupt, answer, foil, family, roles; - is standard input."
 _HOW = "denoise: clean into corrupted; noise: corrupted into clean; else what replaces it in the clean run."
 _SELECT = 'Such as "0-5,7"; default: each.'
 
@@ -127,7 +127,10 @@ def chosen(opened: Model, given: dict[str, Any]) -> tuple[Task, Prompts, Edits]:
     from ..tasks.pairs import pairs
 
     if given["pairs_file"] is not None:
-        task = pairs(opened, given["pairs_file"], given["bos"])
+        path, text = given["pairs_file"], None
+        if str(path) == "-":
+            path, text = Path("standard input"), standard_input()
+        task = pairs(opened, path, given["bos"], text)
     else:
         task = make_task(given["name"], opened, families=given["families"], seed=given["seed"], bos=given["bos"])
     clean, corrupt = task.clean, task.corrupt(given["corruption"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +80,7 @@ def rotation(
         from ..tasks.sentences import read_sentences
 
         if file == "-":
-            asked["texts"] = tuple(line for line in sys.stdin.read().splitlines() if line.strip())
+            asked["texts"] = tuple(line for line in session.standard_input().splitlines() if line.strip())
         else:
             asked["file"] = file
         if fillers is not None:

@@ -52,6 +52,7 @@ class Session:
         self.resuming: Path | None = None  # the unfinished run that is continued
         self.unfinished: Path | None = None  # the output of a run that was interrupted and can be continued
         self.where = Where()
+        self.partial: Path | None = None  # where this run is kept until its output is written
         self.quiet = False
         self.debug = bool(os.environ.get("CUTAWAY_DEBUG"))
 
@@ -72,6 +73,16 @@ class Session:
             if self.quiet or not sys.stderr.isatty():
                 _hush()
             yield
+
+    def standard_input(self) -> str:
+        """All of standard input. A run that can be continued keeps it, and gets the same again when it is.
+
+        Raises:
+            BadInput: this run was begun with another. NoRoom: it cannot be kept.
+        """
+        from .unfinished import kept_input
+
+        return sys.stdin.read() if self.partial is None else kept_input(self, self.partial)
 
     # -- how a run ends other than well ---------------------------------------------------------------------------
 

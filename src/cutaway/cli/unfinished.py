@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from .session import Session
 COMMANDS = frozenset({"patch", "study", "demo"})
 """Commands with sweeps, whose output is in their option -o."""
 
-SUFFIX, RUN, KIND = ".partial", "run.json", "unfinished run"
+SUFFIX, RUN, INPUT, KIND = ".partial", "run.json", "input.txt", "unfinished run"
 SWEEPS = "sweeps"
 _MANNERS = frozenset({"--force", "--quiet", "-q", "--debug", "--json"})
 _WHERE = ("--engine", "--address", "--workers")
@@ -93,6 +94,7 @@ def unfinished(session: Session, out: Path, force: bool) -> Iterator[None]:
     try:
         with exclusive(folder, out):
             begun = _begin(session, folder, force)
+            session.partial = folder
             sweep_up(out.parent, out.name)
             if begun and not force and _there(out):  # it died after its output was written
                 _remove(folder)
@@ -133,12 +135,37 @@ def _begin(session: Session, folder: Path, force: bool) -> bool:
                 f"{now.command}\nContinue that one with: {continuing(folder)}\nor begin anew with --force."
             )
         shutil.rmtree(folder / SWEEPS, ignore_errors=True)
+        (folder / INPUT).unlink(missing_ok=True)
     facts = {"schema_version": SCHEMA_VERSION, "kind": KIND, "command": now.args, "cwd": now.cwd}
     try:
         replace_file(folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
     except OSError as error:
         raise cannot_write(folder / RUN, error) from None
     return False
+
+
+def kept_input(session: Session, folder: Path) -> str:
+    """What the run got on standard input: read now and kept, or as it was kept before.
+
+    Raises:
+        BadInput: the same command gets another input now. NoRoom: it cannot be kept.
+    """
+    kept = folder / INPUT
+    try:
+        then = kept.read_bytes().decode("utf-8", "surrogateescape") if kept.is_file() else None
+        if session.resuming and then is not None:
+            return then
+        now = sys.stdin.read()
+        if then is None:
+            replace_file(kept, now.encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise cannot_write(kept, error) from None
+    if then is not None and then != now:
+        raise BadInput(
+            f"{folder} keeps an unfinished run of this command with another standard input. Continue it as it was "
+            f"with: {continuing(folder)}\nor delete {folder} to begin anew."
+        )
+    return now
 
 
 def continuing(out: Path) -> str:

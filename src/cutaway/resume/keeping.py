@@ -14,22 +14,45 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-_folders: ContextVar[Iterator[Path] | None] = ContextVar("folders", default=None)
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+class _Work:
+    """Numbered folders, and the models whose weights were read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folders = (folder / f"{n:03d}" for n in count(1))
+        self.models: list[Model] = []
+
+
+_work: ContextVar[_Work | None] = ContextVar("work", default=None)
 
 
 @contextmanager
 def keep_sweeps(folder: str | Path) -> Iterator[None]:
     """Sweeps inside, of this thread, are kept in numbered folders below this one."""
-    numbered = (Path(folder) / f"{n:03d}" for n in count(1))
-    token = _folders.set(numbered)
+    token = _work.set(_Work(Path(folder)))
     try:
         yield
     finally:
-        _folders.reset(token)
+        _work.reset(token)
 
 
 def next_folder() -> Path | None:
     """Where the sweep that begins now is kept; None where nothing is."""
-    folders = _folders.get()
-    return None if folders is None else next(folders)
+    work = _work.get()
+    return None if work is None else next(work.folders)
+
+
+def fingerprint_of(model: Model) -> str:
+    """The hash of a model's weights, with every one of them read; inside `keep_sweeps` once, and then where PyTorch
+    knows of a change."""
+    work = _work.get()
+    if work is None or not any(seen is model for seen in work.models):
+        if work is not None:
+            work.models.append(model)
+        return model.weights_hash()
+    return model.fingerprint

@@ -15,6 +15,7 @@ from ..engine.plan import Plan
 from ..engine.readings import Readings
 from ..prompts import Prompts
 from .identity import hash_of, hash_of_cells
+from .keeping import fingerprint_of
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -39,7 +40,7 @@ def manifest(
     sources = {s.hash() for cell in grid.cells for change in cell for s in change.operation.sources}
     facts = {
         "model": model.name,
-        "fingerprint": model.weights_hash(),
+        "fingerprint": fingerprint_of(model),
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": model.anatomy.attn_implementation,
         "prompts": base.hash(),

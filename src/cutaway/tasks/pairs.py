@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 FIELDS = {"clean": str, "corrupt": str, "answer": (str, int), "foil": (str, int), "family": (str, int), "roles": dict}
 
 
-def pairs(model: Model, path: Path, bos: bool | None = None) -> Task:
-    """The task of a JSONL file of pairs.
+def pairs(model: Model, path: Path, bos: bool | None = None, text: str | None = None) -> Task:
+    """The task of a JSONL file of pairs, or of its `text` where that is at hand.
 
     Raises:
         BadInput: the file cannot be read, a line is no such object (the message names the line), a field is in some
             lines only, or an answer is no single token.
     """
-    lines = read_pairs(path)
+    lines = read_pairs(path, text)
     columns: dict[str, list[Any] | None] = {
         name: [line[name] for line in lines] if name in lines[0] else None for name in ("answer", "foil", "family")
     }
@@ -53,10 +53,10 @@ def pairs(model: Model, path: Path, bos: bool | None = None) -> Task:
     )
 
 
-def read_pairs(path: Path) -> list[dict[str, Any]]:
+def read_pairs(path: Path, text: str | None = None) -> list[dict[str, Any]]:
     """The objects of the file, checked."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8") if text is None else text
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"The file of pairs {path} cannot be read: {error}.") from None
     lines = []
