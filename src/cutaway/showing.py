@@ -27,17 +27,41 @@ class View:
         self.title = title
         self.shown: list[Shown] = [] if isinstance(result, Study) else shown(result)
 
+    def figures(self) -> list[Picture]:
+        """Every picture of the page, in order."""
+        if isinstance(self.result, Study) and not self.shown:
+            from .report.shared import study_sections
+
+            parts = [part for section in study_sections(self.result) for part in section.parts]
+        else:
+            parts = [part for one in self.shown for part in one.parts]
+        return [part for part in parts if isinstance(part, Picture)]
+
+    def figure(self, number: int) -> View:
+        """One picture of the page by itself, counted from 0.
+
+        Raises:
+            BadInput: there are not so many.
+        """
+        there = self.figures()
+        if not 0 <= number < len(there):
+            raise BadInput(f"There is no figure {number}; this result has {len(there)}, counted from 0.")
+        one = View(self.result, self.title)
+        one.shown = [Shown(there[number].name, [there[number]])]
+        return one
+
     def html(self) -> str:
         """The whole page: one document that asks the network nothing."""
-        if isinstance(self.result, Study):
+        if isinstance(self.result, Study) and not self.shown:
             from .report.shared import study_page
 
             return study_page(self.result)
         sections = [Section(one.heading, parts=list(one.parts)) for one in self.shown]
-        attrs = self.result.attrs
+        attrs = self.result.run_card if isinstance(self.result, Study) else self.result.attrs
         facts = [str(attrs[key]) for key in ("model", "dtype", "readout", "site", "units") if key in attrs]
         title = self.title or str(attrs.get("readout") or getattr(self.result, "name", None) or "result")
-        return render(shown_text(title.capitalize()), " · ".join(facts), sections, document("view", result=self.result))
+        held = {} if isinstance(self.result, Study) else {"result": self.result}
+        return render(shown_text(title.capitalize()), " · ".join(facts), sections, document("view", **held))
 
     def save(self, path: str | Path, force: bool = False, ax: Any = None) -> Path:
         """Write the page (.html) or the first figure (.png, .svg, .pdf).
@@ -76,7 +100,7 @@ class View:
         return written(self.plot().figure, form)
 
     def __str__(self) -> str:
-        if isinstance(self.result, Study):
+        if isinstance(self.result, Study) and not self.shown:
             return "\n".join([self.result.title, *(f"- {finding}" for finding in self.result.findings)])
         return "\n\n".join(f"{one.heading}\n{_as_text(one.text or one.parts[0])}" for one in self.shown)
 
@@ -119,7 +143,7 @@ def _as_text(part: Picture | Table) -> str:
     if isinstance(part, Picture):
         words, numbers = f"{part.caption} {part.words}".strip(), part.numbers()
         return words if numbers is None else f"{words}\n{_as_text(numbers)}"
-    rows = [list(part.columns), *([cell.text for cell, _ in part.cells(row)] for row in part.rows[:ROWS])]
+    rows = [list(part.columns), *([cell.words for cell, _ in part.cells(row)] for row in part.rows[:ROWS])]
     wide = [max(len(row[j]) for row in rows) for j in range(len(part.columns))]
     left = [name in part.left for name in part.columns]
     lines = [
