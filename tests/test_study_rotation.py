@@ -17,6 +17,7 @@ from scipy import stats as sps
 
 import cutaway
 import wordy
+from browsing import needs_browser, proved
 from cutaway.cli import run as command
 from cutaway.errors import BadInput
 from cutaway.report.shared import study_page
@@ -33,6 +34,7 @@ from planted import planted, word_tokenizer
 from test_report import check_inert
 from test_rotations import plain_angle
 from test_stats_simulation import central
+from whole import is_whole
 
 SETTINGS = Settings(families=30, draws=50)
 
@@ -536,3 +538,13 @@ def test_tables_of_frequencies(tmp_path):
     assert read_frequencies(tmp_path / "a.tsv") == read_frequencies(tmp_path / "b.json") == {"her": 15.0}
     with pytest.raises(BadInput, match="cannot be read"):
         read_frequencies(tmp_path / "c.csv")
+
+
+def test_every_picture_is_whole():
+    is_whole(study())
+
+
+@pytest.mark.browser
+@needs_browser
+def test_the_page_in_a_browser(tmp_path):
+    proved(study_page(study()), tmp_path)

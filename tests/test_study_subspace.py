@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import cutaway
 import wordy
+from browsing import needs_browser, proved
 from cutaway.cli import run as command
 from cutaway.errors import BadInput, Refused
 from cutaway.report.shared import study_page
@@ -29,6 +30,7 @@ from cutaway.studies.subspace.run import study_of
 from cutaway.tasks.passages import passages
 from cutaway.tasks.texts import read_texts
 from families import build
+from whole import is_whole
 
 SMALL = Settings(passages=14, fit_passages=24, draws=2, components=2, rank=2)
 
@@ -449,3 +451,13 @@ def test_a_bad_choice_is_one_message(capsys, args, message):
     assert command(["study", "subspace", *QUICK, *args]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+def test_every_picture_is_whole():
+    is_whole(study())
+
+
+@pytest.mark.browser
+@needs_browser
+def test_the_page_in_a_browser(tmp_path):
+    proved(study_page(study()), tmp_path)

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 import cutaway
+from browsing import needs_browser, proved
 from cutaway.cli import run as command
 from cutaway.controls import NULL, RUNGS, against, ladder
 from cutaway.directions import activations
@@ -42,6 +43,7 @@ from cutaway.tasks.words import (
     UPPER_WORDS,
     upper,
 )
+from whole import is_whole
 
 SMALL = Settings(items=14, draws=40, flip_draws=10)
 
@@ -254,3 +256,13 @@ def test_bad_settings_are_one_clear_message(capsys):
     assert "no layer 9" in capsys.readouterr().err
     assert command(["study", "vector-arithmetic", "--vector", "nowhere.safetensors", "--items", "10"]) == 2
     assert "nowhere.safetensors" in capsys.readouterr().err
+
+
+def test_every_picture_is_whole():
+    is_whole(study())
+
+
+@pytest.mark.browser
+@needs_browser
+def test_the_page_in_a_browser(tmp_path):
+    proved(study_page(study()), tmp_path)

@@ -104,7 +104,9 @@ def _ladder(table: xr.Dataset, what: str) -> Table:
     rows: list[list[str | Cell]] = []
     for arm in table["arm"].values:
         one = table.sel(arm=arm)
-        row: list[str | Cell] = [str(arm), str(one["kind"].values), str(int(one["n_draws"]))]
+        draws = int(one["n_draws"])
+        kind = f"{one['kind'].values}, {draws} draws" if draws > 1 else str(one["kind"].values)
+        row: list[str | Cell] = [Cell(str(arm), numbers={"draws": draws}, under=kind)]
         for outcome in few:
             cell = one.sel(outcome=outcome)
             found = interval(cell)
@@ -113,12 +115,12 @@ def _ladder(table: xr.Dataset, what: str) -> Table:
                 found = Cell(found.text, found.shade, numbers, f"{found.under}, p {number(cell['p_greater'], 2)}")
             row.append(found)
         rows.append([*row, str(one["meaning"].values)])
-    columns = ["arm", "kind", "draws", *few, "what it is"]
+    columns = ["arm", *few, "what it is"]
     caption = (
         f"{what}. Means over {int(table['items'].max())} items with t intervals; p: (1 + draws that reach the vector's "
         "mean) / (1 + draws)."
     )
-    return Table(caption, columns, rows, ["arm", "kind", "what it is"])
+    return Table(caption, columns, rows, ["arm", "what it is"])
 
 
 def _drawn(table: xr.Dataset, what: str) -> Picture:
@@ -210,7 +212,7 @@ def _medians(data: xr.Dataset, context: str, what: str) -> Table:
     caption = (
         f"{what}: median smallest step after which the wanted token is on top, in multiples of the vector "
         "(share of items "
-        f"and draws for which it ever is, up to {float(data['step'][-1]):g})."
+        f"and draws for which it ever is, up to {float(data['step'][-1]):g}); never: for fewer than half."
     )
     return Table(caption, ["layer", *map(str, data["arm"].values)], rows)
 

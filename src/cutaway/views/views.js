@@ -873,6 +873,6 @@ function start() {
   const wanted = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
   if (Object.keys(wanted).length && Object.keys(wanted).every((k) => PLACES.includes(k))) choose(wanted);
 }
-window.cutaway = { build, enhance, choose };
+window.cutaway = { build, enhance, choose, rows: (view) => (view.matches("table") ? tableRows(view) : rowsOf(view)) };
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start); else start();
 })();

@@ -98,7 +98,8 @@ def _succeeds(table: xr.Dataset, level: float) -> str:
     success, change = table.sel(outcome="success"), table.sel(outcome="logit change")
     on_top = rate(success["mean"].sel(arm="vector"), int(success["items"]), level)
     lead = between_in(change.sel(arm="vector"))
-    return f"The wanted token comes out on top in {on_top} of {int(success['items'])} items ({lead} logits)"
+    items = several(int(success["items"]), "item")
+    return f"The wanted token comes out on top in {on_top} of {items} (its lead changes by {lead} logits)"
 
 
 def _by_chance(table: xr.Dataset) -> str:
@@ -168,7 +169,7 @@ def _kind_lead(arrays: Arrays) -> str:
     if "kinds" not in arrays:
         return ""
     success = arrays["kinds"]["success"]
-    best, worst = (str(success["kind"].values[k]) for k in (int(success.argmax()), int(success.argmin())))
+    best, worst = (str(success["kind"].values[k]) for k in (success.values.argmax(), success.values.argmin()))
     return (
         f"Of {success.sizes['kind']} ways to take it, with one norm, {best} succeeds most often "
         f"({share(success.sel(kind=best))}), {worst} least often ({share(success.sel(kind=worst))})."
