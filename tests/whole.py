@@ -33,5 +33,5 @@ def is_whole(study: Study) -> None:
             asked = asdict(eval(line.removeprefix("study = run(m, ")[:-1], {"Settings": module.Settings}))
             assert {key: asked[key] for key in study.settings} == study.settings
             assert f".figure({number})" in one.code
-        alone = shown.figure(number)
-        assert str(one.svg) in alone.html()
+    assert [str(one.svg) for one in shown.figures()] == [str(one.svg) for one in there]
+    assert str(there[-1].svg) in shown.figure(len(there) - 1).html()

@@ -19,6 +19,26 @@ ROWS = 30
 """Rows of a table on a terminal."""
 
 
+HOSTS = (
+    ".cutaway-view{color-scheme:light dark}"
+    '[data-jp-theme-light="true"] .cutaway-view,.vscode-light .cutaway-view,html[theme="light"] .cutaway-view'
+    "{color-scheme:light}"
+    '[data-jp-theme-light="false"] .cutaway-view,.vscode-dark .cutaway-view,.vscode-high-contrast .cutaway-view,'
+    'html[theme="dark"] .cutaway-view{color-scheme:dark}'
+)
+"""Dark where the notebook is: JupyterLab, VS Code and Colab say so on their pages; elsewhere as the system has it."""
+
+TELLS = (
+    "(()=>{if(window.cutawayTheme)return;"
+    "const tell=window.cutawayTheme=()=>{for(const f of document.querySelectorAll('iframe.cutaway-view'))"
+    "f.contentWindow.postMessage({cutawayTheme:getComputedStyle(f).colorScheme},'*')};"
+    "addEventListener('message',e=>{if(e.data==='cutaway-theme?')tell()});"
+    "for(const e of [document.documentElement,document.body])new MutationObserver(tell).observe(e,{attributes:true})})()"
+)
+"""What the notebook's page runs: it tells our frames, which cannot look, whether the notebook is dark. Without it they are
+as the system has it."""
+
+
 class View:
     """What a result looks like. In a notebook it shows itself; elsewhere `print`, `save` or `plot` it."""
 
@@ -109,8 +129,9 @@ class View:
     def _repr_html_(self) -> str:
         """An own document in a frame that can reach nothing, so that neither disturbs the other."""
         page = escape(self.html())
-        style = f"width:100%;height:{self._height()}px;border:0;resize:vertical;color-scheme:light dark"
-        return f'<iframe sandbox="allow-scripts allow-downloads" style="{style}" srcdoc="{page}"></iframe>'
+        size = f"width:100%;height:{self._height()}px;border:0;resize:vertical"
+        frame = f'<iframe class="cutaway-view" sandbox="allow-scripts allow-downloads" style="{size}"'
+        return f'<style>{HOSTS}</style>{frame} srcdoc="{page}"></iframe><script>{TELLS}</script>'
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": str(self), "text/html": self._repr_html_()}

@@ -827,6 +827,13 @@ function theme() {
   set(now);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => themed.forEach((again) => again()));
   document.querySelector("header")?.prepend(button);
+  if (window.parent === window) return;
+  // in a notebook: its page says whether it is dark, and nothing else is heard
+  addEventListener("message", (event) => {
+    const told = event.source === window.parent ? event.data?.cutawayTheme : undefined;
+    if (typeof told === "string") set(told);
+  });
+  window.parent.postMessage("cutaway-theme?", "*");
 }
 
 // -- all together -----------------------------------------------------------------------------------------------------------
@@ -858,7 +865,7 @@ function start() {
     const mark = under(e);
     if (mark !== pointed) point(mark, false);
   });
-  document.addEventListener("focusin", (e) => { const mark = e.target.closest?.("[data-mark]"); point(mark && e.target === mark ? mark : null, true); });
+  document.addEventListener("focusin", (e) => { if (e.target.closest?.(".matrix, svg[role=application]")) return; const mark = e.target.closest?.("[data-mark]"); point(mark && e.target === mark ? mark : null, true); });
   document.addEventListener("focusout", () => point(null));
   document.addEventListener("keydown", onKey);
   document.addEventListener("click", (e) => {
