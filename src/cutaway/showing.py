@@ -33,10 +33,11 @@ TELLS = (
     "const tell=window.cutawayTheme=()=>{for(const f of document.querySelectorAll('iframe.cutaway-view'))"
     "f.contentWindow.postMessage({cutawayTheme:getComputedStyle(f).colorScheme},'*')};"
     "addEventListener('message',e=>{if(e.data==='cutaway-theme?')tell()});"
-    "for(const e of [document.documentElement,document.body])new MutationObserver(tell).observe(e,{attributes:true})})()"
+    "for(const e of [document.documentElement,document.body])"
+    "new MutationObserver(tell).observe(e,{attributes:true})})()"
 )
-"""What the notebook's page runs: it tells our frames, which cannot look, whether the notebook is dark. Without it they are
-as the system has it."""
+"""What the notebook's page runs: it tells our frames, which cannot look, whether the notebook is dark. Without it they
+are as the system has it."""
 
 
 class View:

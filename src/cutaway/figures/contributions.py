@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .. import views
-from ..views import Picture, Table, Term, num, plus
+from ..views import Cell, Picture, Table, Term, num, plus
 from ..wording import number, shown_text, signed
 
 Terms = list[tuple[str, float]]
@@ -49,7 +49,7 @@ def contribution_table(terms: xr.DataArray, prompt: int, top: int | None = None)
     order = list(range(one.sizes["term"]))
     if top is not None:
         order = sorted(order, key=lambda i: -abs(float(one[i])))[:top]
-    rows = [
+    rows: list[list[str | Cell]] = [
         [
             str(one.term.values[i]),
             num(one["dot"].values[i], 4),

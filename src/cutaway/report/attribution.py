@@ -81,7 +81,7 @@ def _prediction(arrays: dict[str, Any], i: int) -> Section:
 
 def _bos(table: xr.Dataset) -> Table:
     contrast = ["answer - foil"] if "contrast" in table else []
-    rows = []
+    rows: list[list[str | Cell]] = []
     for name in table["bos"].values:
         one = table.sel(bos=name)
         chance = portion(np.exp(float(one["answer_log_probability"])))
@@ -210,7 +210,7 @@ def _sources(arrays: dict[str, Any], i: int) -> Section:
     by_position = [(f"{p} {label(str(t), 18)}", float(values[keys == p].sum())) for p, t in enumerate(tokens) if t]
     places: list[dict[str, str | float]] = [{"position": float(p)} for p, t in enumerate(tokens) if t]
     order = [k for k in np.argsort(-np.abs(values)) if keys[k] >= 0][:15]
-    rows = [
+    rows: list[list[str | Cell]] = [
         [
             f"L{int(terms['layer'][k])}H{int(terms['head'][k])}",
             str(int(keys[k])),

@@ -328,7 +328,7 @@ def _ablation(arrays: dict[str, Any]) -> Section:
         for how in ledger["how"].values:
             cell = ledger.sel(ablated=name, how=how)
             parts = {p: cell.sel(part=p) for p in ledger["part"].values}
-            row = [f"{name} {how}"]
+            row: list[str | Cell] = [f"{name} {how}"]
             row += [interval(parts[p]) for p in ("total", "direct", "downstream", "norm")]
             row += [interval(parts[p]) for p in ("direct_recomputed", "response")]
             rows.append([*row, num(parts["response"]["p_corrected"], 2), _responders(cell)])

@@ -40,8 +40,8 @@ def spectrum(
         for i, ((a, b), v) in enumerate(zip(points, values, strict=True)):
             told = f"{name}, component {i + 1}: {100 * v:.3g} %, with all before it {100 * total[i]:.3g} %"
             dot = circle(a, b, 3, f"dot line{k}", told)
-            facts = {"series": name, "component": str(i + 1), "value": v, "cumulative": float(total[i])}
-            body.append(marked(dot, (k, i), **facts))
+            part = marked(dot, (k, i), series=name, component=str(i + 1), value=v, cumulative=float(total[i]))
+            body.append(part)
         body.append(text(right + 8, top_y + 8 + 34 * k, name, f"name{k}"))
         body.append(text(right + 8, top_y + 22 + 34 * k, f"first {count}: {100 * total[-1]:.3g} %", "small"))
     body.append(text(left, bottom + 34, "component, descending; dots: its share; thin line: of all up to it", "small"))

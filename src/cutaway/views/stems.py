@@ -48,9 +48,9 @@ def stems(
         body.append(line(at, y(0.0), at, y(value), f"stem-{kind}"))
         if low is not None and high is not None:
             body.append(line(at, y(low[i]), at, y(high[i]), "whisker"))
-        ends = {} if low is None or high is None else {"low": low[i], "high": high[i]}
+        between = {} if low is None or high is None else {"low": low[i], "high": high[i]}
         dot = circle(at, y(value), 4, "pos" if value >= 0 else "neg", f"{axis} {i} {shown}: {signed(value)}")
-        body.append(marked(dot, (0, i), **{axis: str(i)}, shown=label(name, 40), value=value, **ends))
+        body.append(marked(dot, (0, i), **{axis: str(i)}, shown=label(name, 40), value=value, **between))
     longest = max((len(label(name, 14)) for name in labels), default=0)
     foot = bottom + 30 + 6 * longest
     whiskers = "; whiskers: intervals" if low is not None else ""
