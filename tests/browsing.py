@@ -96,3 +96,46 @@ def serious(page: Any) -> list[str]:
         if one["impact"] in ("serious", "critical")
         for node in one["nodes"]
     ]
+
+
+def proved(text: str, folder: Path) -> None:
+    """A report opens from disk alone, at a desk and on a phone, in light and dark; every figure answers to keys."""
+    file = folder / "proved.html"
+    file.write_text(text, encoding="utf-8")
+    with started() as browser:
+        for theme, width in (("light", 1280), ("dark", 390)):
+            with browser.page(file, width, theme) as (page, seen):
+                assert seen.requests == [file.as_uri()]
+                assert seen.errors == [] and seen.violations == []
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+                found = serious(page)
+                assert found == [], "\n".join(found)
+                if width == 1280:
+                    assert page.evaluate(WALK) == []
+
+
+WALK = """() => {
+    const wrong = [];
+    const press = (target, key) => target.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+    for (const figure of document.querySelectorAll("figure.view:not(.verbatim)")) {
+        if (!figure.getClientRects().length) continue;
+        const name = figure.querySelector("svg, table")?.getAttribute("aria-label") || figure.className;
+        const stops = [...figure.querySelectorAll("[data-mark][tabindex='0'], svg[role=application]")]
+            .filter((e) => e.getClientRects().length);
+        if (stops.length < 1) { wrong.push(`${name}: no tab stop`); continue; }
+        if (figure.dataset.view === "attention") continue;
+        stops[0].focus();
+        const tip = document.querySelector(".tip"), before = tip.textContent;
+        if (tip.hidden || !before) wrong.push(`${name}: focus says nothing`);
+        for (const key of ["End", "Home", "ArrowRight", "ArrowDown"]) press(document.activeElement, key);
+        if (!figure.contains(document.activeElement)) wrong.push(`${name}: keys lead out`);
+        press(document.activeElement, "Enter");
+        if (figure.dataset.view !== "splitting" && !document.querySelector(".choice")
+            && !figure.querySelector(".pinned")) wrong.push(`${name}: Enter pins nothing`);
+        press(document.activeElement, "Escape");
+        if (document.querySelector("[data-mark].chosen")) wrong.push(`${name}: Escape keeps it`);
+        if (!window.cutaway.rows(figure).length) wrong.push(`${name}: no data to copy`);
+    }
+    return wrong;
+}"""
+"""Focus, arrows, Enter and Escape in every figure that is seen; what is wrong, in words."""

@@ -24,6 +24,7 @@ from cutaway.report.page import Section, Table, render
 from cutaway.report.shared import study_page
 from cutaway.studies.study import Study
 from cutaway.views import Readings, lens_grid, node
+from whole import is_whole
 
 pytestmark = [pytest.mark.browser, needs_browser]
 HERE = Path(__file__).parent
@@ -97,6 +98,11 @@ def deep_readings(layers: int, tokens: int) -> Readings:
     return Readings(
         [f"w{p}" for p in range(tokens)], range(layers), choices, grid, grid, ["w1"] * tokens, np.rint(99 * grid), grid
     )
+
+
+def test_every_picture_is_whole(attribution: Study, ioi: Study) -> None:
+    is_whole(attribution)
+    is_whole(ioi)
 
 
 NAMES = ("attribution", "ioi", "nasty", "made")

@@ -97,7 +97,8 @@ def test_no_token_is_obeyed(token):
     made = views.colored_text([" a", token], [0.5, -1.0], "nats")
     tree = ElementTree.fromstring(str(made))
     assert {e.tag for e in tree.iter()} <= {"div", "span", "p"}
-    assert {k for e in tree.iter() for k in e.attrib} <= {"class", "dir", "title"}
+    facts = {"data-at", "data-position", "data-shown", "data-value"}
+    assert {k for e in tree.iter() for k in e.attrib} <= {"class", "dir", "title"} | facts
     name = label(token)  # what a caller does with text that is no list of tokens
     for picture in (
         views.stems([1.0, 2.0], [token, token], "t", "u"),

@@ -21,6 +21,7 @@ from cutaway.figures import split_terms
 from cutaway.readout.patterns import attention_patterns
 from cutaway.report.shared import study_page
 from cutaway.saving import open_result, save_result
+from cutaway.showing import HOSTS, TELLS
 from cutaway.studies.attribution import Settings, run
 from cutaway.studies.study import open_study
 from cutaway.views.frame import SCRIPT, STYLE, VIEWS_STYLE
@@ -57,7 +58,11 @@ def test_every_kind_of_result_shows_itself(trace: cutaway.Trace, name: str, tmp_
     bundle = shown._repr_mimebundle_()
     assert bundle["text/plain"] == text
     frame = bundle["text/html"]
-    assert frame.startswith('<iframe sandbox="allow-scripts allow-downloads" ') and frame.endswith("></iframe>")
+    before, after = f"<style>{HOSTS}</style>", f"<script>{TELLS}</script>"
+    assert frame.startswith(before) and frame.endswith(after), "the same for every result: nothing of it is outside"
+    frame = frame.removeprefix(before).removesuffix(after)
+    assert frame.startswith('<iframe class="cutaway-view" sandbox="allow-scripts allow-downloads" ')
+    assert frame.endswith("></iframe>")
     assert "allow-same-origin" not in frame and frame.count("<") == 2
     document = unescape(re.search('srcdoc="(.*)">', frame, re.DOTALL)[1])  # type: ignore[index]
     shown.save(tmp_path / "x.html")

@@ -17,6 +17,7 @@ from scipy import stats as sps
 
 import cutaway
 import wordy
+from browsing import needs_browser, proved
 from cutaway.cli import run as command
 from cutaway.errors import BadInput
 from cutaway.report.shared import study_page
@@ -34,6 +35,7 @@ from public_api import promised
 from test_report import check_inert
 from test_rotations import plain_angle
 from test_stats_simulation import central
+from whole import is_whole
 
 SETTINGS = Settings(families=30, draws=50)
 
@@ -541,3 +543,13 @@ def test_tables_of_frequencies(tmp_path):
 
 def test_its_arrays_are_those_that_were_promised() -> None:
     promised("rotation", study())
+
+
+def test_every_picture_is_whole():
+    is_whole(study())
+
+
+@pytest.mark.browser
+@needs_browser
+def test_the_page_in_a_browser(tmp_path):
+    proved(study_page(study()), tmp_path)

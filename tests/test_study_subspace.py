@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import cutaway
 import wordy
+from browsing import needs_browser, proved
 from cutaway.cli import run as command
 from cutaway.errors import BadInput, Refused
 from cutaway.report.shared import study_page
@@ -30,6 +31,7 @@ from cutaway.tasks.passages import passages
 from cutaway.tasks.texts import read_texts
 from families import build
 from public_api import promised
+from whole import is_whole
 
 SMALL = Settings(passages=14, fit_passages=24, draws=2, components=2, rank=2)
 
@@ -454,3 +456,13 @@ def test_a_bad_choice_is_one_message(capsys, args, message):
 
 def test_its_arrays_are_those_that_were_promised() -> None:
     promised("subspace", study())
+
+
+def test_every_picture_is_whole():
+    is_whole(study())
+
+
+@pytest.mark.browser
+@needs_browser
+def test_the_page_in_a_browser(tmp_path):
+    proved(study_page(study()), tmp_path)

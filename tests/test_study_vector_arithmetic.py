@@ -18,6 +18,7 @@ from transformers import (
 )
 
 import cutaway
+from browsing import needs_browser, proved
 from cutaway.cli import run as command
 from cutaway.controls import NULL, RUNGS, against, ladder
 from cutaway.directions import activations
@@ -43,6 +44,7 @@ from cutaway.tasks.words import (
     upper,
 )
 from public_api import promised
+from whole import is_whole
 
 SMALL = Settings(items=14, draws=40, flip_draws=10)
 
@@ -259,3 +261,13 @@ def test_bad_settings_are_one_clear_message(capsys):
 
 def test_its_arrays_are_those_that_were_promised() -> None:
     promised("vector-arithmetic", study())
+
+
+def test_every_picture_is_whole():
+    is_whole(study())
+
+
+@pytest.mark.browser
+@needs_browser
+def test_the_page_in_a_browser(tmp_path):
+    proved(study_page(study()), tmp_path)

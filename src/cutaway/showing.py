@@ -19,6 +19,27 @@ ROWS = 30
 """Rows of a table on a terminal."""
 
 
+HOSTS = (
+    ".cutaway-view{color-scheme:light dark}"
+    '[data-jp-theme-light="true"] .cutaway-view,.vscode-light .cutaway-view,html[theme="light"] .cutaway-view'
+    "{color-scheme:light}"
+    '[data-jp-theme-light="false"] .cutaway-view,.vscode-dark .cutaway-view,.vscode-high-contrast .cutaway-view,'
+    'html[theme="dark"] .cutaway-view{color-scheme:dark}'
+)
+"""Dark where the notebook is: JupyterLab, VS Code and Colab say so on their pages; elsewhere as the system has it."""
+
+TELLS = (
+    "(()=>{if(window.cutawayTheme)return;"
+    "const tell=window.cutawayTheme=()=>{for(const f of document.querySelectorAll('iframe.cutaway-view'))"
+    "f.contentWindow.postMessage({cutawayTheme:getComputedStyle(f).colorScheme},'*')};"
+    "addEventListener('message',e=>{if(e.data==='cutaway-theme?')tell()});"
+    "for(const e of [document.documentElement,document.body])"
+    "new MutationObserver(tell).observe(e,{attributes:true})})()"
+)
+"""What the notebook's page runs: it tells our frames, which cannot look, whether the notebook is dark. Without it they
+are as the system has it."""
+
+
 class View:
     """What a result looks like. In a notebook it shows itself; elsewhere `print`, `save` or `plot` it."""
 
@@ -27,17 +48,41 @@ class View:
         self.title = title
         self.shown: list[Shown] = [] if isinstance(result, Study) else shown(result)
 
+    def figures(self) -> list[Picture]:
+        """Every picture of the page, in order."""
+        if isinstance(self.result, Study) and not self.shown:
+            from .report.shared import study_sections
+
+            parts = [part for section in study_sections(self.result) for part in section.parts]
+        else:
+            parts = [part for one in self.shown for part in one.parts]
+        return [part for part in parts if isinstance(part, Picture)]
+
+    def figure(self, number: int) -> View:
+        """One picture of the page by itself, counted from 0.
+
+        Raises:
+            BadInput: there are not so many.
+        """
+        there = self.figures()
+        if not 0 <= number < len(there):
+            raise BadInput(f"There is no figure {number}; this result has {len(there)}, counted from 0.")
+        one = View(self.result, self.title)
+        one.shown = [Shown(there[number].name, [there[number]])]
+        return one
+
     def html(self) -> str:
         """The whole page: one document that asks the network nothing."""
-        if isinstance(self.result, Study):
+        if isinstance(self.result, Study) and not self.shown:
             from .report.shared import study_page
 
             return study_page(self.result)
         sections = [Section(one.heading, parts=list(one.parts)) for one in self.shown]
-        attrs = self.result.attrs
+        attrs = self.result.run_card if isinstance(self.result, Study) else self.result.attrs
         facts = [str(attrs[key]) for key in ("model", "dtype", "readout", "site", "units") if key in attrs]
         title = self.title or str(attrs.get("readout") or getattr(self.result, "name", None) or "result")
-        return render(shown_text(title.capitalize()), " · ".join(facts), sections, document("view", result=self.result))
+        held = {} if isinstance(self.result, Study) else {"result": self.result}
+        return render(shown_text(title.capitalize()), " · ".join(facts), sections, document("view", **held))
 
     def save(self, path: str | Path, force: bool = False, ax: Any = None) -> Path:
         """Write the page (.html) or the first figure (.png, .svg, .pdf).
@@ -76,7 +121,7 @@ class View:
         return written(self.plot().figure, form)
 
     def __str__(self) -> str:
-        if isinstance(self.result, Study):
+        if isinstance(self.result, Study) and not self.shown:
             return "\n".join([self.result.title, *(f"- {finding}" for finding in self.result.findings)])
         return "\n\n".join(f"{one.heading}\n{_as_text(one.text or one.parts[0])}" for one in self.shown)
 
@@ -85,8 +130,9 @@ class View:
     def _repr_html_(self) -> str:
         """An own document in a frame that can reach nothing, so that neither disturbs the other."""
         page = escape(self.html())
-        style = f"width:100%;height:{self._height()}px;border:0;resize:vertical;color-scheme:light dark"
-        return f'<iframe sandbox="allow-scripts allow-downloads" style="{style}" srcdoc="{page}"></iframe>'
+        size = f"width:100%;height:{self._height()}px;border:0;resize:vertical"
+        frame = f'<iframe class="cutaway-view" sandbox="allow-scripts allow-downloads" style="{size}"'
+        return f'<style>{HOSTS}</style>{frame} srcdoc="{page}"></iframe><script>{TELLS}</script>'
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": str(self), "text/html": self._repr_html_()}
@@ -119,7 +165,7 @@ def _as_text(part: Picture | Table) -> str:
     if isinstance(part, Picture):
         words, numbers = f"{part.caption} {part.words}".strip(), part.numbers()
         return words if numbers is None else f"{words}\n{_as_text(numbers)}"
-    rows = [list(part.columns), *([cell.text for cell, _ in part.cells(row)] for row in part.rows[:ROWS])]
+    rows = [list(part.columns), *([cell.words for cell, _ in part.cells(row)] for row in part.rows[:ROWS])]
     wide = [max(len(row[j]) for row in rows) for j in range(len(part.columns))]
     left = [name in part.left for name in part.columns]
     lines = [

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any
 
+_SPECIAL = re.compile(
+    r"<\|[^|<>]+\|>|</?s>|<(pad|unk|bos|eos|cls|sep|mask|start_of_turn|end_of_turn|(unused|extra_id_|reserved_)\d+)>"
+    r"|\[(CLS|SEP|PAD|UNK|MASK|BOS|EOS|INST|/INST)\]",
+    re.IGNORECASE,
+)
 _VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "⏎"}
 
 
@@ -26,6 +32,11 @@ def token_text(tokenizer: Any, token_id: int) -> str:
 def token_texts(tokenizer: Any, ids: Any) -> list[str]:
     """`token_text` of each id."""
     return [token_text(tokenizer, int(i)) for i in ids]
+
+
+def special(text: str) -> bool:
+    """Whether a text is of the form that tokenizers give to tokens which stand for no text, such as `<s>`."""
+    return _SPECIAL.fullmatch(text) is not None
 
 
 def shown(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import Any, SupportsFloat
 
@@ -61,12 +62,23 @@ def memory(n_bytes: int) -> str:
     return f"{n_bytes} bytes"
 
 
+def exact(value: SupportsFloat) -> str:
+    """A number with every digit that it has: nine if it came from float32, else what reads back as the same float64."""
+    value = float(value)
+    single = f"{value:.9g}"
+    return (
+        single if abs(value) < 1e38 and struct.unpack("f", struct.pack("f", float(single)))[0] == value else repr(value)
+    )
+
+
 def percent(value: SupportsFloat) -> str:
-    """A probability as a percentage."""
+    """A probability as a percentage; `0 %` and `100 %` are said of nothing else."""
     value = float(value)
     if math.isnan(value):
         return "—"
-    return f"{100 * value:.2f} %" if value >= 1e-4 or value == 0 else f"{100 * value:.1e} %"
+    if value in (0.0, 1.0):
+        return f"{100 * value:.0f} %"
+    return f"{100 * value:.2f} %" if value >= 1e-4 else f"{100 * value:.1e} %"
 
 
 def rank(value: SupportsFloat) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .. import views
-from ..views import Picture, Table, Term
+from ..views import Cell, Picture, Table, Term, num, plus
 from ..wording import number, shown_text, signed
 
 Terms = list[tuple[str, float]]
@@ -49,19 +49,19 @@ def contribution_table(terms: xr.DataArray, prompt: int, top: int | None = None)
     order = list(range(one.sizes["term"]))
     if top is not None:
         order = sorted(order, key=lambda i: -abs(float(one[i])))[:top]
-    rows = [
+    rows: list[list[str | Cell]] = [
         [
             str(one.term.values[i]),
-            number(one["dot"].values[i], 4),
-            signed(one.values[i], 4),
-            signed(one["removal_frozen"].values[i]),
-            signed(one["removal_true"].values[i]),
-            signed(one["removal_difference"].values[i]),
+            num(one["dot"].values[i], 4),
+            plus(one.values[i], 4),
+            plus(one["removal_frozen"].values[i]),
+            plus(one["removal_true"].values[i]),
+            plus(one["removal_difference"].values[i]),
         ]
         for i in order
     ]
     if top is None:
-        rows.append(["sum", "", signed(float(one.sum()), 4), "", "", ""])
+        rows.append(["sum", "", plus(float(one.sum()), 4), "", "", ""])
     which = (
         "Terms" if top is None or top >= one.sizes["term"] else f"The {len(order)} largest of {one.sizes['term']} terms"
     )

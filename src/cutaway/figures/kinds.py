@@ -12,8 +12,8 @@ import xarray as xr
 from .. import plots, views
 from ..errors import BadInput
 from ..stats import max_t, mean_interval
-from ..views import Picture, Table
-from ..wording import label, number, prose, shown_text, signed
+from ..views import Picture, Table, num
+from ..wording import label, prose, shown_text, signed
 from .attention import attention_figure
 from .contributions import contribution_table, contributions, largest
 from .effects import effect_grid, full_scale, grid_numbers
@@ -138,7 +138,7 @@ def _sweep(found: xr.Dataset) -> list[Shown]:
 
 def _top(table: xr.Dataset) -> list[Shown]:
     columns = [table[name].values.tolist() for name in ("token", "token_id", "logit", "probability")]
-    logs = [number(x, 4) for x in table["log_probability"].values]
+    logs = [num(x, 4) for x in table["log_probability"].values]
     base = next_token_table(*columns)
     rows = [[*row[:4], log, row[4]] for row, log in zip(base.rows, logs, strict=True)]
     heads = [*base.columns[:4], "log-probability", base.columns[4]]

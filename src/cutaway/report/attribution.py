@@ -18,8 +18,9 @@ from ..figures import (
     splitting,
 )
 from ..studies.study import Study
-from ..wording import label, number, percent, shown_text, signed
-from .page import Picture, Section, Table, Verbatim
+from ..views import num, plus, portion
+from ..wording import label, number, shown_text, signed
+from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
 
@@ -62,10 +63,10 @@ def _prediction(arrays: dict[str, Any], i: int) -> Section:
     rows = [
         [
             kind,
-            label(str(table[kind].values)),
+            Cell(label(str(table[kind].values)), token=True),
             str(int(table[f"{kind}_rank"])),
-            percent(table[f"{kind}_probability"]),
-            number(table[f"{kind}_logit"], 4),
+            portion(table[f"{kind}_probability"]),
+            num(table[f"{kind}_logit"], 4),
         ]
         for kind in ("answer", "foil")
         if kind in table
@@ -80,12 +81,14 @@ def _prediction(arrays: dict[str, Any], i: int) -> Section:
 
 def _bos(table: xr.Dataset) -> Table:
     contrast = ["answer - foil"] if "contrast" in table else []
-    rows = []
+    rows: list[list[str | Cell]] = []
     for name in table["bos"].values:
         one = table.sel(bos=name)
-        chance = percent(np.exp(float(one["answer_log_probability"])))
-        middle = [signed(one["contrast"])] if contrast else []
-        rows.append([str(name), str(int(one["answer_rank"])), chance, *middle, label(str(one["top"].values))])
+        chance = portion(np.exp(float(one["answer_log_probability"])))
+        middle = [plus(one["contrast"])] if contrast else []
+        rows.append(
+            [str(name), str(int(one["answer_rank"])), chance, *middle, Cell(label(str(one["top"].values)), token=True)]
+        )
     columns = ["BOS", "answer's rank", "answer's probability", *contrast, "first choice"]
     caption = f"With a BOS token before the prompt and without; KL {number(table['kl'])} nats from with to without."
     return Table(caption, columns, rows, ["BOS", "first choice"])
@@ -207,12 +210,12 @@ def _sources(arrays: dict[str, Any], i: int) -> Section:
     by_position = [(f"{p} {label(str(t), 18)}", float(values[keys == p].sum())) for p, t in enumerate(tokens) if t]
     places: list[dict[str, str | float]] = [{"position": float(p)} for p, t in enumerate(tokens) if t]
     order = [k for k in np.argsort(-np.abs(values)) if keys[k] >= 0][:15]
-    rows = [
+    rows: list[list[str | Cell]] = [
         [
             f"L{int(terms['layer'][k])}H{int(terms['head'][k])}",
             str(int(keys[k])),
             label(str(tokens[keys[k]])),
-            signed(values[k], 4),
+            plus(values[k], 4),
         ]
         for k in order
     ]

@@ -10,8 +10,8 @@ import xarray as xr
 from .. import views
 from ..figures import attention_figure, effect_grid, place_of, split_terms, splitting
 from ..studies.study import Study
-from ..views import scatter
-from ..wording import between_in, label, number, percent, signed
+from ..views import interval, num, plus, portion, scatter
+from ..wording import label, number, percent, signed
 from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
@@ -59,10 +59,10 @@ def _behaviour(study: Study) -> Section:
         rows.append(
             [
                 str(run),
-                between_in(data.sel(run=run)),
-                signed(middle),
-                f"{signed(low)} to {signed(high)}",
-                percent(float((mine > 0).mean())),
+                interval(data.sel(run=run)),
+                plus(middle),
+                Cell(f"{signed(low)} to {signed(high)}", numbers={"low": float(low), "high": float(high)}),
+                portion(float((mine > 0).mean())),
             ]
         )
     columns = ["run", "mean [interval over families]", "median", "middle half of prompts", "positive"]
@@ -71,7 +71,7 @@ def _behaviour(study: Study) -> Section:
     clean = values.sel(run="clean").values
     template = data["template"].values.astype(str)
     by: list[list[str | Cell]] = [
-        [t, str(int((template == t).sum())), signed(clean[template == t].mean()), signed(clean[template == t].min())]
+        [t, str(int((template == t).sum())), plus(clean[template == t].mean()), plus(clean[template == t].min())]
         for t in dict.fromkeys(template)
     ]
     parts.append(Table("By frame and order of names.", ["template", "prompts", "mean", "smallest"], by, ["template"]))
@@ -81,9 +81,9 @@ def _behaviour(study: Study) -> Section:
             str(data["text"].values[i]),
             label(str(data["answer"].values[i])),
             label(str(data["foil"].values[i])),
-            signed(clean[i], 4),
+            plus(clean[i], 4),
             str(int(data["answer_rank"][i])),
-            percent(data["answer_probability"][i]),
+            portion(data["answer_probability"][i]),
         ]
         for i in order[:16]
     ]
@@ -152,7 +152,7 @@ def _contributions(data: xr.Dataset, heading: str) -> Parts:
     caption = f"Mean logit difference {heading}: each bar starts where the one above ends; blue adds, red takes away."
     drawn = views.waterfall(chosen, total, f"Contributions {heading}", "logits", places)
     picture = Picture(drawn, caption, views.spoken(chosen, total))
-    rows = [[names[i], between_in(data.isel(term=int(i)))] for i in np.argsort(-np.abs(mean))[:12]]
+    rows = [[names[i], interval(data.isel(term=int(i)))] for i in np.argsort(-np.abs(mean))[:12]]
     columns = ["term", "contribution [interval over families]"]
     return [
         picture,
@@ -248,8 +248,8 @@ def _heads(arrays: dict[str, Any]) -> Section:
     for k, name in enumerate(table["chosen"].values):
         one = table.isel(chosen=k)
         z = one.sel(measure="patch_z")
-        cells = [between_in(one.sel(measure=m), EFFECT) for m in table["measure"].values]
-        rows.append([str(name), *cells, number(z["p_corrected"], 2), str(z["verdict"].values)])
+        cells = [interval(one.sel(measure=m), EFFECT) for m in table["measure"].values]
+        rows.append([str(name), *cells, num(z["p_corrected"], 2), str(z["verdict"].values)])
     columns = ["head", *(MEASURES[str(m)] for m in table["measure"].values), "p of z", "size of z"]
     caption = (
         f"Chosen on one half of the families, measured on the other ({table.attrs['families']} families): change in "
@@ -268,8 +268,7 @@ def _looks(study: Study) -> Section:
         cells: list[str | Cell] = [str(name)]
         for pair in table["pair"].values:
             one = table.sel(chosen=name, pair=pair)
-            text = f"{float(one['mean']):.2f} [{float(one['low']):.2f}, {float(one['high']):.2f}]"
-            cells.append(Cell(text, views.shade_of(float(one["mean"]))))
+            cells.append(interval(one, shade=views.shade_of(float(one["mean"]))))
         rows.append(cells)
     caption = "Mean attention between roles in the clean run, with intervals over families."
     parts: Parts = [Table(caption, ["head", *map(str, table["pair"].values)], rows, ["head"])]
@@ -329,10 +328,10 @@ def _ablation(arrays: dict[str, Any]) -> Section:
         for how in ledger["how"].values:
             cell = ledger.sel(ablated=name, how=how)
             parts = {p: cell.sel(part=p) for p in ledger["part"].values}
-            row = [f"{name} {how}"]
-            row += [between_in(parts[p]) for p in ("total", "direct", "downstream", "norm")]
-            row += [between_in(parts[p]) for p in ("direct_recomputed", "response")]
-            rows.append([*row, number(parts["response"]["p_corrected"], 2), _responders(cell)])
+            row: list[str | Cell] = [f"{name} {how}"]
+            row += [interval(parts[p]) for p in ("total", "direct", "downstream", "norm")]
+            row += [interval(parts[p]) for p in ("direct_recomputed", "response")]
+            rows.append([*row, num(parts["response"]["p_corrected"], 2), _responders(cell)])
     columns = ["head, how", "total", "direct", "later parts", "norm", "direct, norm anew", "downstream response"]
     columns += ["p of response", "largest changes of later parts"]
     caption = (
@@ -349,9 +348,9 @@ def _ablation(arrays: dict[str, Any]) -> Section:
             sets.append(
                 [
                     str(how),
-                    between_in(one.sel(ablated="all"), EFFECT),
-                    signed(single),
-                    between_in(one, ("gap", "gap_low", "gap_high")),
+                    interval(one.sel(ablated="all"), EFFECT),
+                    plus(single),
+                    interval(one, ("gap", "gap_low", "gap_high")),
                 ]
             )
         columns = ["how", "all together", "sum of each alone", "gap"]

@@ -31,6 +31,15 @@ HERE = Path(__file__).parent
 
 
 @dataclass
+class Group:
+    """Sentences under a sub-heading: the one that answers its question, and details to be opened."""
+
+    heading: str
+    lead: str
+    details: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Section:
     """A heading and what stands under it. `folded` sections are closed until opened."""
 
@@ -39,6 +48,7 @@ class Section:
     parts: list[Picture | Table | Verbatim] = field(default_factory=list)
     links: list[tuple[str, str]] = field(default_factory=list)  # text, relative address
     folded: bool = False
+    groups: list[Group] = field(default_factory=list)
 
     def elements(self) -> list[Node]:
         """The parts; narrow pictures that follow each other stand side by side where the page is wide enough."""

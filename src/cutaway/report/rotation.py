@@ -10,8 +10,8 @@ import xarray as xr
 
 from .. import views
 from ..studies.study import Study
-from ..views import Band, Curve
-from ..wording import label, number, signed
+from ..views import Band, Curve, interval, num
+from ..wording import label, number
 from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
@@ -139,14 +139,14 @@ def _table(data: xr.Dataset, name: str) -> Table:
     words = {1: "above", -1: "below", 0: "not significant"}
     for k in one["layer"].values:
         cell = one.sel(layer=k)
-        difference = f"{signed(cell['difference'])} [{signed(cell['low'])}, {signed(cell['high'])}]"
+        difference = interval(cell, ("difference", "low", "high"))
         others = [
             words[int(data["verdict"].sel(measure="angle", space=space, layer=k))]
             for space in ("centred", "standardised")
         ]
         rows.append(
-            [f"L{k}", number(cell["target"]), number(cell["control"]), difference, number(cell["t"]),
-             number(cell["p_corrected"], 2), number(cell["p_bonferroni"], 2), words[int(cell["verdict"])], *others]
+            [f"L{k}", num(cell["target"]), num(cell["control"]), difference, num(cell["t"]),
+             num(cell["p_corrected"], 2), num(cell["p_bonferroni"], 2), words[int(cell["verdict"])], *others]
         )  # fmt: skip
     columns = [
         "block",
@@ -246,17 +246,18 @@ def _sentences(arrays: Mapping[str, Any]) -> Section:
         most = int(np.nan_to_num(angle.isel(occurrence=k).values).argmax())
         octaves = float(one["octaves"])
         rows.append(
-            [str(one["text"].values), label(str(one["target"].values)), str(int(one["position"])),
+            [str(one["text"].values), Cell(label(str(one["target"].values)), token=True), str(int(one["position"])),
              str(int(one["sentences"])),
              label(str(one["control"].values)) if one["control"].values else "none", str(one["control_text"].values),
-             "" if np.isnan(octaves) else number(2**octaves),
-             f"L{most} {number(angle.isel(occurrence=k, layer=most))}"]
+             "" if np.isnan(octaves) else num(2**octaves),
+             Cell(f"L{most} {number(angle.isel(occurrence=k, layer=most))}",
+                  numbers={"": float(angle.isel(occurrence=k, layer=most)), "layer": most})]
         )  # fmt: skip
     columns = ["sentence", "target", "position", "sentences", "control", "in", "frequency to target's", "largest turn"]
     caption = f"The first {shown} of {data.sizes['occurrence']} targets; all are in the result. Angles in degrees, raw."
     first = arrays["position_0"].sel(space="raw")
     apart: list[list[str | Cell]] = [
-        [f"L{k}", number(first["angle"].sel(layer=k).mean()), number(first["norm"].sel(depth=k).mean())]
+        [f"L{k}", num(first["angle"].sel(layer=k).mean()), num(first["norm"].sel(depth=k).mean())]
         for k in first["layer"].values
     ]
     caption_0 = (

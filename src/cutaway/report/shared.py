@@ -3,25 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 from ..studies.study import Study
 from ..wording import prose, several
-from .page import Picture, Section, Table, Verbatim, render
+from .page import Group, Picture, Section, Table, Verbatim, render
 
 
 def study_page(study: Study) -> str:
     """The page of a study, by the module of this package that has its name."""
-    sections = import_module(f".{study.kind.replace('-', '_')}", __package__).sections(study)
+    sections = study_sections(study)
     card = study.run_card
     subtitle = f"Study of {study.kind} · {card['model']} · {card['dtype']} · {several(int(card['prompts']), 'prompt')}"
     return render(prose(study.title, 240), subtitle, sections, study.document())
 
 
+def study_sections(study: Study) -> list[Section]:
+    """The sections of a study's page; every picture with the Python that makes it."""
+    sections: list[Section] = import_module(f".{_module(study)}", __package__).sections(study)
+    number = 0
+    for section in sections:
+        for i, part in enumerate(section.parts):
+            if isinstance(part, Picture):
+                if not part.code:
+                    section.parts[i] = replace(part, code=_code(study, number, part.name))
+                number += 1
+    return sections
+
+
+def _module(study: Study) -> str:
+    return study.kind.replace("-", "_")
+
+
+def _code(study: Study, number: int, name: str) -> str:
+    """The study again, and of its figures this one."""
+    given = ", ".join(f"{key}={_again(value)}" for key, value in study.settings.items())
+    card = study.run_card
+    lines = [
+        "import cutaway",
+        f"from cutaway.studies.{_module(study)} import Settings, run",
+        f"m = cutaway.load({str(card['model'])!r}, dtype={str(card['dtype'])!r})",
+        f"study = run(m, Settings({given}))",
+        f"cutaway.show(study).figure({number})  # {prose(name, 80)}",
+    ]
+    return "\n".join(lines)
+
+
+def _again(value: Any) -> str:
+    """A setting as Python writes it: what JSON has as lists were tuples."""
+    if isinstance(value, list | tuple):
+        return f"({''.join(f'{_again(one)}, ' for one in value).rstrip(' ')})" if value else "()"
+    return repr(value)
+
+
 def opening(study: Study) -> list[Section]:
     """What was found, and what that does not say."""
-    return [Section("Findings", study.findings), Section("What this does not say", study.caveats)]
+    findings = Section("Findings", groups=_groups(study)) if study.outline else Section("Findings", study.findings)
+    return [findings, Section("What this does not say", study.caveats)]
+
+
+def _groups(study: Study) -> list[Group]:
+    made, rest = [], list(study.findings)
+    for heading, count in study.outline:
+        lead, *details = rest[:count]
+        made.append(Group(heading, lead, details))
+        del rest[:count]
+    return made + [Group("", sentence) for sentence in rest]
 
 
 def about(study: Study) -> list[Section]:

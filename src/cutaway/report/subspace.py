@@ -11,7 +11,8 @@ from .. import views
 from ..studies.study import Study
 from ..studies.subspace.arms import DRAWN, KINDS
 from ..tokens import shown
-from ..wording import between_in, label, number, percent, signed
+from ..views import interval, num, portion
+from ..wording import label, number, signed
 from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
@@ -82,15 +83,15 @@ def _effect(arrays: dict[str, Any]) -> Section:
 def _row(one: xr.Dataset) -> list[str | Cell]:
     return [
         f"L{int(one['layer'])}",
-        between_in(one, EFFECT),
-        number(one["t"]),
-        number(one["p"], 2),
-        number(one["p_corrected"], 2),
-        percent(one["share"]),
-        percent(one["share_tested"]),
-        number(one["norm"]),
-        between_in(one, ("per_norm", "per_norm_low", "per_norm_high")),
-        number(one["kl"]),
+        interval(one, EFFECT),
+        num(one["t"]),
+        num(one["p"], 2),
+        num(one["p_corrected"], 2),
+        portion(one["share"]),
+        portion(one["share_tested"]),
+        num(one["norm"]),
+        interval(one, ("per_norm", "per_norm_low", "per_norm_high")),
+        num(one["kl"]),
     ]
 
 
@@ -103,13 +104,13 @@ def _controls(arrays: dict[str, Any], look: int) -> Section:
         rows.append(
             [
                 KINDS[str(kind)],
-                between_in(one, EFFECT),
-                between_in(one, ("difference", "difference_low", "difference_high")),
-                number(one["p_corrected"], 2),
+                interval(one, EFFECT),
+                interval(one, ("difference", "difference_low", "difference_high")),
+                num(one["p_corrected"], 2),
                 beaten,
-                number(one["norm"]),
-                between_in(one, ("per_norm", "per_norm_low", "per_norm_high")),
-                number(one["kl"]),
+                num(one["norm"]),
+                interval(one, ("per_norm", "per_norm_low", "per_norm_high")),
+                num(one["kl"]),
             ]
         )
     columns = ["instead", "effect", "removal minus it", "p corrected", "draws exceeded", "norm moved", "per norm", "KL"]
@@ -152,7 +153,8 @@ def _variance(arrays: dict[str, Any]) -> Section:
         ),
         Picture(
             views.points(share, effect, ticks, ticks, "Effect against variance, by layer",
-                         ("share of the variance removed, %", "effect, nats a token")),
+                         ("share of the variance removed, %", "effect, nats a token"),
+                         places=[{"layer": str(int(n))} for n in data["layer"].values]),
             "Every layer: its removal's effect against the variance it holds.",
             "; ".join(f"{t} {a:.3g} % {signed(b)}" for t, a, b in zip(ticks, share, effect, strict=True)) + ".",
         ),
@@ -173,15 +175,15 @@ def _single(data: xr.Dataset) -> Parts:
         share.ravel(), effect.ravel(), names, named, "Effect against variance, single components",
         ("share of the variance, %", "effect, nats a token"), [0 if s else 2 for s in sure],
         note="blue: differs from 0, corrected over all; grey: not told from it",
+        places=[{"layer": str(int(n)), "component": str(int(k))}
+                for n in data["layer"].values for k in data["component"].values],
     )  # fmt: skip
     flat = data.stack(cell=("layer", "component"))
     rows: list[list[str | Cell]] = []
     for i in order[:12]:
         one = flat.isel(cell=int(i))
-        norm = number(one["norm"])
-        rows.append(
-            [names[int(i)], between_in(one, EFFECT), number(one["p_corrected"], 2), percent(one["share"]), norm]
-        )
+        norm = num(one["norm"])
+        rows.append([names[int(i)], interval(one, EFFECT), num(one["p_corrected"], 2), portion(one["share"]), norm])
     caption = f"The {len(rows)} of {len(names)} single components with the largest effects; p is corrected over all."
     return [
         Picture(picture, "Every single component that was tested, layer by layer.", f"Largest: {', '.join(named)}."),
@@ -221,12 +223,17 @@ def _activations(arrays: dict[str, Any], look: int, study: Study) -> Section:
             views.spectrum(shares, f"Spectrum of L{look}.{site}, tested texts"),
             "Eigenvalues of the covariance of features over tokens, as shares of the variance before the removal.",
             views.spoken_spectrum({"before": shares["before"]}),
+            places={"layer": look},
         ),
         Picture(
             views.matrices(squares, names, f"Covariances of L{look}.{site}", "covariance", (-limit, limit)),
             f"The {len(names)} features with the largest variance; tokens are the sample. The scale ends at the 99.5 % "
             "largest, so that the diagonal does not hide the rest.",
             views.spoken_matrices(squares),
+            views.matrix_table(squares, names, "Covariances of these features."),
+            kind="matrices",
+            data=views.matrix_data(squares, [""] * len(names), "neuron", "Covariances", list(map(int, names))),
+            places={"layer": look},
         ),
         Picture(
             views.histogram(entries, "Covariances of all pairs of features", "covariance", limits=(-spread, spread)),
@@ -267,6 +274,10 @@ def _stream(arrays: dict[str, Any], look: int) -> Section:
             views.matrices(squares, tokens, f"Similarity of the tokens of one text after L{look}", "cosine", (-1, 1)),
             "Cosines of the stream after the edited layer, position 0 left out.",
             views.spoken_matrices(squares),
+            views.matrix_table(squares, tokens, "Cosines."),
+            kind="matrices",
+            data=views.matrix_data(squares, tokens, "position", "Similarity", range(1, 1 + len(tokens))),
+            places={"prompt": f"text {int(cosines.attrs['text'])}"},
         ),
         Picture(
             views.histogram(pairs, f"Similarities after L{look}, all pairs within a text", "cosine"),
@@ -292,8 +303,11 @@ def _tokens(arrays: dict[str, Any], look: int) -> Section:
         effect = values[k, : len(tokens)]
         words = views.spoken_stems(effect.tolist(), tokens, "nats")
         title = f"Text {int(data['prompt_of'].values[k])}, token by token, L{look} edited"
-        parts.append(Picture(views.stems(effect.tolist(), tokens, title, unit), "Each token's change.", words))
-        parts.append(Picture(views.colored_text(tokens, effect.tolist(), unit, most), "The same in the text.", same))
+        text = {"prompt": f"text {int(data['prompt_of'].values[k])}"}
+        stems = views.stems(effect.tolist(), tokens, title, unit)
+        colored = views.colored_text(tokens, effect.tolist(), unit, most).having(aria_label=f"{title}: the text")
+        parts.append(Picture(stems, "Each token's change.", words, places=text))
+        parts.append(Picture(colored, "The same in the text.", same, places=text))
     note = (
         "The first text is the one whose mean effect is the median of all; the others are the first ones. Tokens 0 "
         "and 1 carry no number: position 0 is not edited, so nothing can change before token 2."
@@ -304,11 +318,11 @@ def _tokens(arrays: dict[str, Any], look: int) -> Section:
 def _energy(arrays: dict[str, Any], look: int) -> Section:
     data = arrays["energy"]
     rows: list[list[str | Cell]] = [
-        [label(shown(str(t))), str(int(p)), str(int(i)), percent(s)]
+        [Cell(label(shown(str(t))), token=True), str(int(p)), str(int(i)), portion(s)]
         for t, p, i, s in zip(*(data[k].values for k in ("token", "prompt_of", "position", "share")), strict=True)
     ]
     kinds: list[list[str | Cell]] = [
-        [label(shown(str(t))), str(int(n)), percent(s)]
+        [Cell(label(shown(str(t))), token=True), str(int(n)), portion(s)]
         for t, n, s in zip(*(data[k].values for k in ("kind", "kind_tokens", "kind_share")), strict=True)
     ]
     single = "Single fitted tokens with the largest share of what is removed."

@@ -11,7 +11,8 @@ import xarray as xr
 from ..errors import BadInput
 from ..figures import effect_grid
 from ..saving import document, open_result
-from ..wording import number, shown_text, signed
+from ..views import interval, num, plus
+from ..wording import shown_text, signed
 from .page import Cell, Picture, Section, Table, Verbatim, render
 
 FACETS = 12
@@ -134,12 +135,11 @@ def _largest(found: xr.Dataset, top: int = 20) -> Table:
         at = np.unravel_index(int(k), effect.shape)
         one = found.isel({d: int(i) for d, i in zip(dims, at, strict=True)})
         values = {d: str(effect[d].values[i]) for d, i in zip(dims, at, strict=True)}
-        between = f"{signed(one['low'])} to {signed(one['high'])}"
         rows.append(
-            [*values.values(), signed(one["effect"]), between, number(one["p_corrected"], 2), signed(one["share"])]
+            [*values.values(), interval(one, ("effect", "low", "high")), num(one["p_corrected"], 2), plus(one["share"])]
         )
         places.append({d: v for d, v in values.items() if d in ("layer", "head", "position")})
-    columns = [*dims, "effect", "95 % interval", "p corrected", "share"]
+    columns = [*dims, "effect [95 % interval]", "p corrected", "share"]
     caption = f"The {len(rows)} largest of {effect.size} cells; p by sign-flip max-T over all of them."
     return Table(caption, columns, rows, ["position"], places=places)
 

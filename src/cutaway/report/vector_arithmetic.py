@@ -10,7 +10,8 @@ import xarray as xr
 from .. import views
 from ..readout.comparison import rows as compared_rows
 from ..studies.study import Study
-from ..wording import between_in, number, percent, signed
+from ..views import interval, plus, portion
+from ..wording import number, percent, signed
 from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
@@ -28,16 +29,12 @@ def sections(study: Study) -> list[Section]:
     return [*made, *_others(arrays), _before_after(arrays), _chosen(study), *about(study)]
 
 
-def _between(one: Any, names: tuple[str, str, str] = ("mean", "low", "high")) -> str:
-    return "—" if np.isnan(float(one[names[0]])) else between_in(one, names)
-
-
 def _ticks(data: xr.Dataset) -> list[str]:
     return [f"L{int(n)}" for n in data["layer"].values]
 
 
 def _share(value: Any) -> Cell:
-    return Cell(percent(value), views.shade_of(float(value)))
+    return portion(value, shaded=True)
 
 
 # -- stages ---------------------------------------------------------------------------------------------------------
@@ -47,18 +44,20 @@ def _stages(study: Study) -> Section:
     data: xr.Dataset = study.arrays["stages"]
     parts: Parts = []
     ticks = _ticks(data)
-    for context, what in (("asked", "asked"), ("elsewhere", "never asked")):
-        for name in dict.fromkeys(data["relation"].values.tolist()):
+    for name in dict.fromkeys(data["relation"].values.tolist()):
+        for context, what in (("asked", "asked"), ("elsewhere", "never asked")):
             one = data.isel(prompt=np.flatnonzero((data["relation"] == name) & (data["context"] == context)))
             curves = []
             for token in ("argument", "answer"):
                 rank = one[f"{token}_reciprocal_rank"].values
                 low, middle, high = np.quantile(rank, [0.25, 0.5, 0.75], axis=0)
                 curves.append(views.Curve(token, middle.tolist(), low.tolist(), high.tolist()))
-            title = f"{name.replace('_', ' ')}, {what}: reciprocal rank"
-            picture = views.bands(curves, ticks, title, "1 / (rank + 1)", limits=(0.0, 1.0), axis="after layer")
+            title = f"{name.replace('_', ' ').capitalize()}, {what}: reciprocal rank"
+            picture = views.bands(
+                curves, ticks, title, "1 / (rank + 1)", limits=(0.0, 1.0), axis="after layer", wide=views.HALF
+            )
             words = " ".join(views.spoken_line(c.name, c.middle, ticks, False) for c in curves)
-            parts.append(Picture(picture, f"{title}, median of {one.sizes['prompt']} items and middle half.", words))
+            parts.append(Picture(picture, f"Median of {one.sizes['prompt']} items, and their middle half.", words))
     rows: list[list[str | Cell]] = []
     for context in ("asked", "elsewhere"):
         for name in dict.fromkeys(data["relation"].values.tolist()):
@@ -105,20 +104,23 @@ def _ladder(table: xr.Dataset, what: str) -> Table:
     rows: list[list[str | Cell]] = []
     for arm in table["arm"].values:
         one = table.sel(arm=arm)
-        row: list[str | Cell] = [str(arm), str(one["kind"].values), str(int(one["n_draws"]))]
+        draws = int(one["n_draws"])
+        kind = f"{one['kind'].values}, {draws} draws" if draws > 1 else str(one["kind"].values)
+        row: list[str | Cell] = [Cell(str(arm), numbers={"draws": draws}, under=kind)]
         for outcome in few:
             cell = one.sel(outcome=outcome)
-            text = _between(cell)
+            found = interval(cell)
             if np.isfinite(cell["p_greater"]):
-                text += f", p {number(cell['p_greater'], 2)}"
-            row.append(text)
+                numbers = {**found.numbers, "p": float(cell["p_greater"])}
+                found = Cell(found.text, found.shade, numbers, f"{found.under}, p {number(cell['p_greater'], 2)}")
+            row.append(found)
         rows.append([*row, str(one["meaning"].values)])
-    columns = ["arm", "kind", "draws", *few, "what it is"]
+    columns = ["arm", *few, "what it is"]
     caption = (
         f"{what}. Means over {int(table['items'].max())} items with t intervals; p: (1 + draws that reach the vector's "
         "mean) / (1 + draws)."
     )
-    return Table(caption, columns, rows, ["arm", "kind", "what it is"])
+    return Table(caption, columns, rows, ["arm", "what it is"])
 
 
 def _drawn(table: xr.Dataset, what: str) -> Picture:
@@ -151,7 +153,7 @@ def _maps(arrays: dict[str, Any]) -> Section:
             order = np.argsort(-np.abs(values), axis=None)[:5]
             at = [divmod(int(k), len(columns)) for k in order]
             words = "Largest: " + ", ".join(f"{rows[i]} x {columns[j]} {signed(values[i, j])}" for i, j in at) + "."
-            caption = f"{title}. Down: layer; across: strength, minus is subtracted. Framed: max-T over the map."
+            caption = "Down: layer; across: strength, minus is subtracted. Framed: differs from 0, max-T over the map."
             parts.append(Picture(views.signed_grid(values, rows, columns, title, certain), caption, words))
             aim = "answer_top" if context == "elsewhere" else "argument_top"
             cells: list[list[str | Cell]] = [
@@ -181,10 +183,10 @@ def _flips(arrays: dict[str, Any]) -> list[Section]:
             if measure == "pair":
                 curves.append(views.Curve("closed form", one["null"].values.tolist()))
             which = "the pair" if measure == "pair" else "the whole vocabulary"
-            title = f"Last layer, {way}, {which}: flipped within so many norms"
-            picture = views.bands(curves, steps, title, "share", limits=(0.0, 1.0), axis="step, norms of the vector")
+            title = f"{way.capitalize()}, {which}: flipped within so many norms"
+            picture = views.bands(curves, steps, title, "share", limits=(0.0, 1.0), axis="norms", wide=views.HALF)
             words = " ".join(views.spoken_line(c.name, c.middle, steps, False) for c in curves)
-            parts.append(Picture(picture, f"{title}. Readout edits, each state by itself.", words))
+            parts.append(Picture(picture, "Readout edits at the last layer, each state by itself.", words))
     for name, what in (("flip_curves", "Readout edits"), ("flips_in_runs", "Interventions")):
         if name in arrays:
             parts += [_medians(arrays[name], context, f"{what}, {ways[context]}") for context in ways]
@@ -204,12 +206,13 @@ def _medians(data: xr.Dataset, context: str, what: str) -> Table:
         for arm in data["arm"].values:
             middle = float(one["median"].sel(arm=arm, measure="target"))
             reached = float(one["share"].sel(arm=arm, measure="target").isel(step=-1))
-            row.append(Cell(f"{number(middle)} ({percent(reached)})", views.shade_of(reached)))
+            said = number(middle) if np.isfinite(middle) else "never"
+            row.append(Cell(said, views.shade_of(reached), {"": middle, "share": reached}, percent(reached)))
         rows.append(row)
     caption = (
         f"{what}: median smallest step after which the wanted token is on top, in multiples of the vector "
         "(share of items "
-        f"and draws for which it ever is, up to {float(data['step'][-1]):g})."
+        f"and draws for which it ever is, up to {float(data['step'][-1]):g}); never: for fewer than half."
     )
     return Table(caption, ["layer", *map(str, data["arm"].values)], rows)
 
@@ -226,18 +229,22 @@ def _factors(arrays: dict[str, Any]) -> list[Section]:
         for place in data["place"].values:
             for layers in data["layers"].values:
                 one = data.sel(mode=mode, place=place, layers=layers)
-                cells = [
-                    Cell(
-                        f"{_between(one.sel(arm=a), ('change', 'low', 'high'))}; {percent(one['success'].sel(arm=a))}",
-                        views.shade_of(float(one["success"].sel(arm=a))),
-                    )
-                    for a in data["arm"].values
-                ]
+                cells = [_change_and_share(one.sel(arm=a)) for a in data["arm"].values]
                 rows.append([f"{mode}, {place}, {layers}", *cells])
-    caption = "Change of the answer's lead in logits with its interval; items (and draws) with the answer on top."
+    caption = (
+        "Share of items (and draws) with the answer on top; under it the change of the answer's lead in logits, with "
+        "its interval."
+    )
     columns = ["mode, place, layers", *map(str, data["arm"].values)]
     note = "Where nobody asked. Replacing takes the layer's own write away; adding leaves it. They are told apart here."
     return [Section("Replace or add, where, which layers", [note], [Table(caption, columns, rows, columns[:1])])]
+
+
+def _change_and_share(one: xr.Dataset) -> Cell:
+    """How often it succeeds, and by how much the lead changes."""
+    change, success = interval(one, ("change", "low", "high")), float(one["success"])
+    numbers = {"": success, **{name or "change": value for name, value in change.numbers.items()}}
+    return Cell(percent(success), views.shade_of(success), numbers, f"{change.text} {change.under}")
 
 
 def _specificity(arrays: dict[str, Any]) -> list[Section]:
@@ -250,10 +257,10 @@ def _specificity(arrays: dict[str, Any]) -> list[Section]:
                 rows.append(
                     [
                         f"{str(name).replace('_', ' ')}, {context}",
-                        _between(one, ("change", "low", "high")),
-                        percent(one["success"]),
-                        _between(one, ("kl", "kl_low", "kl_high")),
-                        _between(one, ("own_minus", "own_low", "own_high")),
+                        interval(one, ("change", "low", "high")),
+                        portion(one["success"]),
+                        interval(one, ("kl", "kl_low", "kl_high")),
+                        interval(one, ("own_minus", "own_low", "own_high")),
                     ]
                 )
         columns = ["items of", "change", "answer on top", "KL, nats", "own minus these"]
@@ -264,9 +271,9 @@ def _specificity(arrays: dict[str, Any]) -> list[Section]:
             [
                 str(k),
                 str(data["place"].sel(kind=k).values),
-                _between(data.sel(kind=k), ("change", "low", "high")),
-                percent(data["success"].sel(kind=k)),
-                signed(data["cosine"].sel(kind=k)),
+                interval(data.sel(kind=k), ("change", "low", "high")),
+                portion(data["success"].sel(kind=k)),
+                plus(data["cosine"].sel(kind=k)),
             ]
             for k in data["kind"].values
         ]

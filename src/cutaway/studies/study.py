@@ -40,6 +40,7 @@ class Study:
     texts: dict[str, str] = field(default_factory=dict)  # written-out results, such as the annotated sum
     refused: dict[str, str] = field(default_factory=dict)  # what this model does not permit, and why
     command: str = ""  # the command line that made it
+    outline: list[tuple[str, int]] = field(default_factory=list)  # findings under sub-headings: heading, how many
 
     @property
     def ok(self) -> bool:
@@ -52,6 +53,7 @@ class Study:
             title=self.title,
             ok=self.ok,
             findings=self.findings,
+            outline=self.outline,
             caveats=self.caveats,
             checks=[{**vars(check), "passed": check.passed} for check in self.checks],
             refused=self.refused,
@@ -78,7 +80,22 @@ def open_study(folder: str | Path) -> Study:
         for c in facts["checks"]
     ]
     same = {name: facts[name] for name in ("title", "settings", "run_card", "findings", "caveats", "texts", "refused")}
-    return Study(kind=kind, arrays=arrays, checks=checks, command=facts["command"], **same)
+    outline = [(str(heading), int(count)) for heading, count in facts.get("outline", [])]
+    return Study(kind=kind, arrays=arrays, checks=checks, command=facts["command"], outline=outline, **same)
+
+
+Groups = list[tuple[str, list[str]]]
+"""Findings under sub-headings: the first sentence of each answers its question, the others are details."""
+
+
+def grouped(groups: Groups) -> dict[str, Any]:
+    """`findings` and `outline` of a study, without empty sentences and groups."""
+    kept = [(heading, [one for one in sentences if one]) for heading, sentences in groups]
+    kept = [(heading, sentences) for heading, sentences in kept if sentences]
+    return {
+        "findings": [one for _, sentences in kept for one in sentences],
+        "outline": [(heading, len(sentences)) for heading, sentences in kept],
+    }
 
 
 def verdict(checks: list[Check]) -> str:

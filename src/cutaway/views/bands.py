@@ -16,7 +16,7 @@ from .scale import round_steps
 
 _DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2")
 _COLOURS, _ROW, _GAP = 4, 20, 14
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, WIDTH - 190, 22, 232
+_LEFT, _TOP, _BOTTOM = 60, 22, 232
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ def bands(
     said: tuple[str, str, str] = ("above", "below", "not significant"),
     limits: tuple[float, float] | None = None,
     axis: str = "",
+    wide: float = WIDTH,
 ) -> Node:
     """Curves with their bands, and rows of marks under the axis.
 
@@ -67,15 +68,16 @@ def bands(
         null: the band of a control, drawn behind everything.
         marks: name -> a sign a tick: above 0, below 0, 0 for not significant, NaN for not tested.
         said: what the three marks mean.
-        limits: of the vertical axis; default: all values, and 0.
+        limits: of the vertical axis; default: all values, and 0. wide: of the picture, `HALF` to stand beside another.
     """
     values = [v for curve in curves for v in curve.values]
     values += [float(v) for side in ((null.low, null.high) if null else ()) for v in side if v == v]
     low, high = limits or (min([*values, 0.0]), max([*values, 0.0]))
     span = (high - low) or 1.0
+    right = wide - (190 if wide > 600 else 120)
 
     def x(i: int) -> float:
-        return _LEFT + (i + 0.5) * (_RIGHT - _LEFT) / max(len(ticks), 1)
+        return _LEFT + (i + 0.5) * (right - _LEFT) / max(len(ticks), 1)
 
     def y(value: float) -> float:
         return _BOTTOM - (value - low) / span * (_BOTTOM - _TOP)
@@ -92,12 +94,12 @@ def bands(
 
     body = [text(_LEFT, _TOP - 10, unit, "small")]
     for step in round_steps(low, high):
-        body.append(line(_LEFT, y(step), _RIGHT, y(step), "axis" if step == 0 else "grid"))
+        body.append(line(_LEFT, y(step), right, y(step), "axis" if step == 0 else "grid"))
         body.append(text(_LEFT - 6, y(step) + 4, f"{step:.6g}", "number", "end"))
     every = max(1, len(ticks) // 16)
     body += [text(x(i), _BOTTOM + 18, tick, "small", "middle") for i, tick in enumerate(ticks) if i % every == 0]
     if axis:
-        body.append(text(_RIGHT + 8, _BOTTOM + 18, axis, "small"))
+        body.append(text(right + 8, _BOTTOM + 18, axis, "small"))
     names: list[tuple[float, str, str]] = []  # height, words, class
     if null is not None:
         for run in runs(null.low, null.high):
@@ -123,7 +125,7 @@ def bands(
                 body.append(marked(dot, (k, i), series=curve.name, **_tick(ticks[i]), value=value, **_ends(curve, i)))
         last = [p for run in runs(curve.middle) for p in run][-1:]
         names += [(p[1], curve.name, f"name{colour}") for p in last]
-    body += [text(_RIGHT + 8, at + 4, prose(words, 30), kind) for at, words, kind in _apart(names)]
+    body += [text(right + 8, at + 4, prose(words, 30), kind) for at, words, kind in _apart(names)]
     foot = _BOTTOM + 30
     for row, (name, signs) in enumerate((marks or {}).items(), len(curves)):
         foot += _ROW
@@ -132,13 +134,13 @@ def bands(
                 told = f"{name}, {ticks[i]}: {said[0 if sign > 0 else 1 if sign < 0 else 2]}"
                 shape = mark(x(i), foot - 4, sign, told)
                 body.append(marked(shape, (row, i), series=name, **_tick(ticks[i]), value=sign))
-        body.append(text(_RIGHT + 8, foot, prose(name, 30), "small"))
+        body.append(text(right + 8, foot, prose(name, 30), "small"))
     if marks:
         foot += _ROW
         for k, (sign, meaning) in enumerate(zip((1.0, -1.0, 0.0), said, strict=True)):
-            at = _LEFT + k * (_RIGHT - _LEFT) / 3
+            at = _LEFT + k * (right - _LEFT) / 3
             body += [mark(at + 5, foot - 4, sign), text(at + 16, foot, prose(meaning, 32), "small")]
-    return drawing(WIDTH, foot + 12, title, body)
+    return drawing(wide, foot + 12, title, body)
 
 
 def _tick(tick: str) -> dict[str, str]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..tokens import shown
+from ..tokens import shown, special
 from ..wording import label, number, signed
-from .frame import shade_of
+from .frame import marked, shade_of
 from .nodes import Node, node
 
 
@@ -33,12 +33,14 @@ def colored_text(tokens: Sequence[str], values: Sequence[float], unit: str, most
 
 def _token(position: int, token: str, value: float, most: float) -> Node:
     words = _words(token) + ("\n" if "\n" in token else "")
+    chip = " special" if special(token) else ""
     if value != value:
-        return node("span", words, class_="tok")
+        return node("span", words, class_=f"tok{chip}")
     share = 0.0 if most == 0 else min(abs(value) / most, 1.0)
     number_too = node("span", signed(value, 2), class_="small") if share >= 1 / 3 else None
     told = f"{position} {label(token)}: {signed(value)}"
-    return node("span", words, number_too, class_=_ground(value, share), title=told)
+    one = node("span", words, number_too, class_=_ground(value, share) + chip, title=told)
+    return marked(one, (0, position), position=str(position), shown=label(token, 40), value=value)
 
 
 def _ground(value: float, share: float) -> str:

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .frame import HALF
 from .nodes import Node, node
 from .table import Table, scrolling, twin
-
-NARROW = 480
-"""Width of a drawing up to which it is shown beside another, and made smaller rather than scrolled on a phone."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,14 @@ class Picture:
     places: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """What the picture is called."""
+        return self.svg.attributes.get("aria-label") or self.caption.partition(". ")[0] or self.kind
+
+    @property
     def narrow(self) -> bool:
-        """Whether two of these fit side by side."""
-        return float(self.svg.attributes.get("width", "inf")) <= NARROW
+        """Whether two of these fit side by side; such a drawing is made smaller on a phone rather than scrolled."""
+        return float(self.svg.attributes.get("width", "inf")) <= HALF
 
     def numbers(self) -> Table | None:
         """What is drawn as a table; None for a view that is a table itself."""

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..wording import number, percent, signed
+from ..wording import exact, number, percent, signed
 from .nodes import SVG, Node, node
 
 WIDTH = 760
+HALF = 480  # of two that stand side by side
 STYLE = Path(__file__).parent / "picture.css"  # of drawings, on a page or by themselves
 VIEWS_STYLE = Path(__file__).parent / "views.css"  # of views on a page
 SCRIPT = Path(__file__).parent / "views.js"  # what a page may run
@@ -64,7 +65,7 @@ def polygon(points: Iterable[tuple[float, float]], kind: str, **more: Any) -> No
     return node("polygon", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=kind, **more)
 
 
-LINKS = ("prompt", "layer", "head", "neuron", "position", "query", "key", "token", "term")
+LINKS = ("prompt", "layer", "head", "neuron", "component", "position", "query", "key", "token", "term")
 """Names of places that views share. A place chosen in one view is chosen in every view of the page that shows it."""
 
 
@@ -79,7 +80,7 @@ def marked(shape: Node, at: tuple[int, int] | None = None, **facts: str | float 
 
 
 def _fact(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{float(value):.9g}"
+    return value if isinstance(value, str) else exact(value)
 
 
 def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], kind: str, **more: Any) -> Node:
@@ -126,9 +127,18 @@ def spoken(terms: Sequence[tuple[str, float]], total: float | None) -> str:
 
 
 def spoken_line(name: str, line: Sequence[float], ticks: Sequence[str], as_percent: bool) -> str:
-    """A line in words."""
+    """A line in words: where it begins and ends, and its highest and lowest point; short ones in full."""
     form = percent if as_percent else number
-    return f"{name}: " + ", ".join(f"{tick} {form(v)}" for tick, v in zip(ticks, line, strict=True)) + "."
+    there = [(tick, v) for tick, v in zip(ticks, line, strict=True) if v == v]
+    if not there:
+        return f"{name}: no values."
+    if len(there) <= 3:
+        return f"{name}: " + ", ".join(f"{tick} {form(v)}" for tick, v in there) + "."
+    first, last = there[0], there[-1]
+    high, low = max(there, key=lambda at: at[1]), min(there, key=lambda at: at[1])
+    text = f"{name}: from {form(first[1])} ({first[0]}) to {form(last[1])} ({last[0]})"
+    turns = [(word, at) for word, at in (("highest", high), ("lowest", low)) if at[1] not in (first[1], last[1])]
+    return text + "".join(f", {word} {form(v)} ({tick})" for word, (tick, v) in turns) + "."
 
 
 def standalone(picture: Node) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..wording import number, percent
-from .frame import WIDTH, drawing, line, polyline, text
+from .frame import WIDTH, drawing, line, marked, polyline, rect, text
 from .nodes import Node
 from .scale import Scale, tick_text
 
@@ -47,6 +48,13 @@ def histogram(
     body += [line(x(t), bottom, x(t), bottom + 4, "axis") for t in x.ticks(8)]
     body += [text(x(t), bottom + 17, tick_text(t), "number", "middle") for t in x.ticks(8)]
     body += [text(left - 6, y(t) + 4, percent_of(t), "number", "end") for t in y.ticks(4)]
+    for i in range(bins):
+        inside = {name: float(share[i]) for name, share in shares.items()}
+        ends = f"{number(edges[i])} to {number(edges[i + 1])}"
+        told = f"{ends}: " + ", ".join(f"{name} {percent_of(share)}" for name, share in inside.items())
+        hit = rect(x(edges[i]), top, x(edges[i + 1]) - x(edges[i]), bottom - top, "hit", told)
+        facts = {_fact_name(name): share for name, share in inside.items()}
+        body.append(marked(hit, (0, i), start=float(edges[i]), end=float(edges[i + 1]), **facts))
     for k, share in enumerate(shares.values()):
         points = [(left, bottom)]
         for i, height in enumerate(share):
@@ -61,6 +69,12 @@ def histogram(
         body.append(text(right + 10, top + 26 + 34 * k, f"n = {len(found)}{above}", "small"))
     body.append(text(left, bottom + 34, f"{unit}; height: share of the values of a series", "small"))
     return drawing(WIDTH, bottom + 44, title, body)
+
+
+def _fact_name(series: str) -> str:
+    """A series as a name of a fact, and so of a column: letters and digits."""
+    plain = re.sub(r"[^a-z0-9]+", "_", series.lower()).strip("_")
+    return f"share_{plain}" if plain else "share"
 
 
 def percent_of(share: float) -> str:

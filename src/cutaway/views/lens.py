@@ -14,6 +14,7 @@ from .figure import Picture
 from .frame import shade_of
 from .nodes import Node, node
 from .table import scrolling
+from .token import token_span
 
 Array = NDArray[np.float64]
 
@@ -44,11 +45,11 @@ def lens_grid(found: Readings, caption: str, words: str, places: Mapping[str, st
     """
     heads = [node("th", "layer", scope="col", class_="text")]
     for p, token in enumerate(found.tokens):
-        named = node("span", label(token, 14), class_="token", dir="auto")
+        named = token_span(label(token, 14), token)
         heads.append(node("th", node("span", str(p), class_="index"), " ", named, scope="col", data_position=p))
     rows = [_row(found, k) for k in range(len(found.layers))]
     last = [node("th", "follows", scope="row", class_="text")]
-    last += [node("td", label(t, 14) if t else "—", class_="follows", dir="auto") for t in found.follows]
+    last += [node("td", token_span(label(t, 14), t) if t else "—", class_="follows", dir="auto") for t in found.follows]
     ranks = [node("th", "its rank", scope="row", class_="text")]
     ranks += [node("td", rank(float(r)), class_="follows") for r in found.rank[-1]]
     table = node(
@@ -77,7 +78,7 @@ def _row(found: Readings, k: int) -> Node:
         cells.append(
             node(
                 "td",
-                node("span", label(token, 14), class_="token"),
+                token_span(label(token, 14), token),
                 " ",
                 node("span", _short(probability), class_="value"),
                 class_=shade_of(probability),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from ..wording import label, number
 from .frame import drawing, line, rect, squares, text
 from .nodes import Node
+from .table import Table
 
 Array = NDArray[np.float64]
 LEVELS = 20
@@ -45,6 +47,8 @@ def matrices(
         x0 = left + k * (rows * cell + 28)
         body.append(text(x0, 14, name, "small"))
         body += _cells(panel / most, x0, top, cell)
+        whole = rect(x0, top, panel.shape[1] * cell, len(panel) * cell, "hit")
+        body.append(whole.having(data_panel=name))  # the script finds the cell in it
         body += [
             line(x0, top, x0 + panel.shape[1] * cell, top, "grid"),
             line(x0, top, x0, top + len(panel) * cell, "grid"),
@@ -81,6 +85,38 @@ def _legend(left: float, y: float, most: float, unit: str, clipped: bool) -> lis
         text(left + 12 * step, y + 10, f"{unit}; blue plus, red minus, the same in every panel{beyond}", "small")
     )
     return body
+
+
+def matrix_data(
+    panels: Mapping[str, Array], labels: Sequence[str], axis: str, title: str, ids: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """What the script needs to say what is pointed at: every number, the labels, and what rows and columns stand for.
+
+    Args:
+        axis: the place that rows and columns are, such as `position` or `neuron`. ids: which of them; default: from 0.
+    """
+    numbers = {
+        name: [[None if v != v else float(f"{v:.9g}") for v in row] for row in np.asarray(panel, float).tolist()]
+        for name, panel in panels.items()
+    }
+    return {
+        "panels": numbers,
+        "labels": [label(t, 40) for t in labels],
+        "axis": axis,
+        "title": title,
+        "ids": list(ids or range(len(labels))),
+    }
+
+
+def matrix_table(panels: Mapping[str, Array], labels: Sequence[str], caption: str) -> Table:
+    """The numbers of all panels, a row a row."""
+    names = [label(t, 12) for t in labels]
+    rows = [
+        [name, f"{i} {names[i]}", *(number(v, 3) for v in row)]
+        for name, panel in panels.items()
+        for i, row in enumerate(np.asarray(panel, float).tolist())
+    ]
+    return Table(caption, ["panel", "row", *(f"{i} {t}" for i, t in enumerate(names))], rows, ["panel", "row"])
 
 
 def spoken_matrices(panels: Mapping[str, Array]) -> str:

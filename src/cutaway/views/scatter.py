@@ -65,12 +65,13 @@ def points(
     kinds: Sequence[int] | None = None,
     zero: bool = True,
     note: str = "",
+    places: Sequence[Mapping[str, str | float]] | None = None,
 ) -> Node:
     """One point a thing, each axis on a scale of its own; `named` ones carry their name, all tell it on hover.
 
     Args:
         kinds: 0 to 3 for each point: drawn in the colour of that line.
-        zero: whether 0 is on both axes. note: said under the picture.
+        zero: whether 0 is on both axes. note: said under the picture. places: what each point stands for.
     """
     size, left, top = 340, 76, 14
     across, up = around(x, left, left + size, zero, 0.06), around(y, top + size, top, zero, 0.06)
@@ -89,7 +90,8 @@ def points(
         px, py = across(float(a)), up(float(b))
         told = f"{name}: {number(a)}, {number(b)}" if name else ""
         dot = circle(px, py, 3.5 if name else 2, f"dot line{kinds[i] if kinds is not None else 0}", told)
-        body.append(marked(dot, (0, i), name=name, x=float(a), y=float(b)) if name else dot)
+        held = places[i] if places else {}
+        body.append(marked(dot, (0, i), name=name, **held, x=float(a), y=float(b)) if name else dot)
         if name and name in named:
             ty = py + 4
             while any(abs(px - ox) < 46 and abs(ty - oy) < 12 for ox, oy in taken):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .frame import WIDTH, circle, drawing, line, polyline, text
+from .frame import WIDTH, circle, drawing, line, marked, polyline, text
 from .histogram import DASHES
 from .nodes import Node
 from .scale import Scale
@@ -37,10 +37,11 @@ def spectrum(
         body.append(polyline([(x(i + 1), y(100 * v)) for i, v in enumerate(total)], f"sum line{k}", "2 2"))
         points = [(x(i + 1), y(100 * v)) for i, v in enumerate(values)]
         body.append(polyline(points, f"line line{k}", DASHES[k % len(DASHES)]))
-        body += [
-            circle(a, b, 3, f"dot line{k}", f"{name}, component {i + 1}: {100 * v:.3g} %")
-            for i, ((a, b), v) in enumerate(zip(points, values, strict=True))
-        ]
+        for i, ((a, b), v) in enumerate(zip(points, values, strict=True)):
+            told = f"{name}, component {i + 1}: {100 * v:.3g} %, with all before it {100 * total[i]:.3g} %"
+            dot = circle(a, b, 3, f"dot line{k}", told)
+            part = marked(dot, (k, i), series=name, component=str(i + 1), value=v, cumulative=float(total[i]))
+            body.append(part)
         body.append(text(right + 8, top_y + 8 + 34 * k, name, f"name{k}"))
         body.append(text(right + 8, top_y + 22 + 34 * k, f"first {count}: {100 * total[-1]:.3g} %", "small"))
     body.append(text(left, bottom + 34, "component, descending; dots: its share; thin line: of all up to it", "small"))

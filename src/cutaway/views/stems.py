@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..wording import label, number, signed
-from .frame import WIDTH, circle, drawing, line, text
+from .frame import WIDTH, circle, drawing, line, marked, text
 from .nodes import Node
 from .scale import around, tick_text
 
@@ -22,10 +22,11 @@ def stems(
     unit: str,
     low: Sequence[float] | None = None,
     high: Sequence[float] | None = None,
+    axis: str = "position",
 ) -> Node:
     """A stem a label: up and blue is positive, down and red negative; where a value is missing there is none.
 
-    `low`, `high`: ends of intervals, drawn as whiskers.
+    `low`, `high`: ends of intervals, drawn as whiskers. `axis`: what is numbered from 0, such as `position`.
     """
     left, top, bottom = 60, 14, 200
     step = max(13.0, min(48.0, (WIDTH - left - 20) / max(len(values), 1)))
@@ -47,7 +48,9 @@ def stems(
         body.append(line(at, y(0.0), at, y(value), f"stem-{kind}"))
         if low is not None and high is not None:
             body.append(line(at, y(low[i]), at, y(high[i]), "whisker"))
-        body.append(circle(at, y(value), 4, "pos" if value >= 0 else "neg", f"{i} {shown}: {signed(value)}"))
+        between = {} if low is None or high is None else {"low": low[i], "high": high[i]}
+        dot = circle(at, y(value), 4, "pos" if value >= 0 else "neg", f"{axis} {i} {shown}: {signed(value)}")
+        body.append(marked(dot, (0, i), **{axis: str(i)}, shown=label(name, 40), value=value, **between))
     longest = max((len(label(name, 14)) for name in labels), default=0)
     foot = bottom + 30 + 6 * longest
     whiskers = "; whiskers: intervals" if low is not None else ""

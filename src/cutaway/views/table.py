@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, SupportsFloat
 
+from ..wording import exact, number, percent, signed
+from .frame import shade_of
 from .nodes import Node, node
+from .token import token_span
 
 LONG = 2000
 """Rows beyond which a table twin is cut; the result has them all."""
@@ -13,11 +17,61 @@ LONG = 2000
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell: text, and a class that shades it. `sort` is what it is sorted by, where that is not its text."""
+    """A table's cell: text, and a class that shades it.
+
+    `numbers` are those behind the text, at full precision, the cell's own under the name "": they are what it is sorted
+    by and what is copied. `under` is a second line, such as an interval. `token` says that the text is a token.
+    """
 
     text: str
     shade: str = ""
-    sort: float | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    under: str = ""
+    token: bool = False
+
+    @property
+    def words(self) -> str:
+        """The cell in one line."""
+        return f"{self.text} {self.under}".rstrip()
+
+    def element(self, tag: str, kind: str = "", **more: str) -> Node:
+        """The cell as an element."""
+        inner = token_span(self.text) if self.token else self.text
+        below = node("span", " ", self.under, class_="under") if self.under else None
+        classes = " ".join(filter(None, [self.shade, kind])) or None
+        way = None if self.token or _is_number(self.text) else "auto"
+        return node(tag, inner, below, class_=classes, dir=way, data_exact=self._exact(), **more)
+
+    def _exact(self) -> str | None:
+        """`0.5 low=0.25 high=0.75`; None where the text says it all."""
+        there = {name: exact(value) for name, value in self.numbers.items() if value == value}
+        if not there or (list(there) == [""] and there[""] == self.text):
+            return None
+        return " ".join(f"{name.replace(' ', '_')}={text}" if name else text for name, text in there.items())
+
+
+def num(value: SupportsFloat, digits: int = 3, shade: str = "") -> Cell:
+    """A number."""
+    return Cell(number(value, digits), shade, {"": float(value)})
+
+
+def plus(value: SupportsFloat, digits: int = 3, shade: str = "") -> Cell:
+    """A number with its sign."""
+    return Cell(signed(value, digits), shade, {"": float(value)})
+
+
+def portion(value: SupportsFloat, shaded: bool = False) -> Cell:
+    """A share of 1, in percent; shaded by its size if asked."""
+    return Cell(percent(value), shade_of(float(value)) if shaded else "", {"": float(value)})
+
+
+def interval(one: Any, names: Sequence[str] = ("mean", "low", "high"), digits: int = 3, shade: str = "") -> Cell:
+    """An estimate with its interval under it, from three names of a mapping or of one cell of a dataset."""
+    value, low, high = (float(one[name]) for name in names)
+    if value != value:
+        return Cell("—", shade)
+    under = f"[{signed(low, digits)}, {signed(high, digits)}]" if low == low else ""
+    return Cell(signed(value, digits), shade, {"": value, "low": low, "high": high}, under)
 
 
 @dataclass(frozen=True)
@@ -61,18 +115,16 @@ class Table:
     def _row(self, i: int, row: Sequence[str | Cell]) -> Node:
         made = []
         for j, (cell, left) in enumerate(self.cells(row)):
-            kind = " ".join(filter(None, [cell.shade, "text" if left else ""])) or None
-            of = {"scope": "row"} if j == 0 else {}
-            made.append(node("td" if j else "th", cell.text, class_=kind, dir="auto", data_sort=_sort(cell.sort), **of))
+            made.append(
+                cell.element("td", "text" if left else "")
+                if j
+                else cell.element("th", "text" if left else "", scope="row")
+            )
         places = {f"data_{k}": str(v) for k, v in (self.places[i] if self.places else {}).items()}
         if self.changed is not None:
             made.append(node("td", "changed" if self.changed[i] else "same", class_="text"))
             places["data_changed"] = "yes" if self.changed[i] else "no"
         return node("tr", made, **places)
-
-
-def _sort(value: float | None) -> str | None:
-    return None if value is None else f"{value:.9g}"
 
 
 def scrolling(inner: Node, label: str) -> Node:
@@ -89,7 +141,7 @@ def twin(picture: Node, caption: str) -> Table | None:
     columns = list(dict.fromkeys(key for one in marks for key in one))
     if not columns:
         return None
-    rows = [[one.get(name, "") for name in columns] for one in marks[:LONG]]
+    rows = [[_cell(one.get(name, "")) for name in columns] for one in marks[:LONG]]
     more = f" The first {LONG} of {len(marks)}; the result has all." if len(marks) > LONG else ""
     words = [name for name in columns if not all(_is_number(one.get(name, "0")) for one in marks)]
     return Table(f"{caption}{more}", [_HEADS.get(name, name) for name in columns], rows, words)
@@ -105,6 +157,11 @@ def _facts(shape: Node) -> dict[str, str] | None:
         k.removeprefix("data-"): v for k, v in shape.attributes.items() if k.startswith("data-") and k != "data-at"
     }
     return named or {"shown": told}
+
+
+def _cell(text: str) -> Cell:
+    """A fact: numbers to four digits, with all of theirs behind."""
+    return num(float(text), 4) if "." in text and _is_number(text) else Cell(text)
 
 
 def _is_number(text: str) -> bool:

@@ -6,7 +6,8 @@
 // -- elements ---------------------------------------------------------------------------------------------------------
 
 const SVG = "http://www.w3.org/2000/svg";
-const PLACES = ["prompt", "layer", "head", "neuron", "position", "query", "key", "token", "term"];
+const SPECIAL = String.raw`^(<\|[^|<>]+\|>|</?s>|<(pad|unk|bos|eos|cls|sep|mask|start_of_turn|end_of_turn|(unused|extra_id_|reserved_)\d+)>|\[(CLS|SEP|PAD|UNK|MASK|BOS|EOS|INST|/INST)\])$`; // as tokens.py
+const PLACES = ["prompt", "layer", "head", "neuron", "component", "position", "query", "key", "token", "term"];
 
 /** An element with attributes and children; a function as an attribute listens. Null attributes are left out. */
 function make(tag, attributes, ...children) {
@@ -275,9 +276,24 @@ function say(button, words) {
   spoken.textContent = words;
   setTimeout(() => { button.textContent = before; }, 1500);
 }
+/** The numbers behind a cell's text, by name, its own under "": `0.5 low=0.25 high=0.75`. */
+const exact = (cell) => new Map((cell?.dataset.exact || "").split(" ").filter(Boolean).map((part) => {
+  const at = part.indexOf("=");
+  return at < 0 ? ["", part] : [part.slice(0, at), part.slice(at + 1)];
+}));
+/** A table as rows of text. Numbers are given in full; a cell with several numbers, such as an interval, is several columns. */
 function tableRows(table) {
-  return [...table.querySelectorAll("thead tr, tbody tr, tfoot tr")].map((row) => [...row.cells].map((cell) =>
-    (cell.querySelector(".sort") || cell).textContent.trim().replace(/[\t\n]/g, " ")));
+  const plain = (cell) => {
+    const part = cell.querySelector(".sort") || cell, under = part.querySelector(".under");
+    return (under ? part.textContent.slice(0, -under.textContent.length) : part.textContent).trim().replace(/[\t\n]/g, " ");
+  };
+  const heads = [...table.tHead.rows[0].cells];
+  const rows = [...table.querySelectorAll("tbody tr, tfoot tr")].map((row) => [...row.cells].map((cell) => [cell, exact(cell)]));
+  const names = heads.map((_, j) => [...new Set(["", ...rows.flatMap((row) => [...(row[j]?.[1].keys() || [])])])]);
+  const counts = heads.map((_, j) => rows.some((row) => row[j]?.[1].size));
+  const told = ([cell, numbers], name, j) => numbers.get(name) ?? (name || (counts[j] && plain(cell) === "—") ? "" : plain(cell));
+  return [heads.flatMap((head, j) => names[j].map((name) => `${plain(head)} ${name.replace(/_/g, " ")}`.trim())),
+    ...rows.map((row) => row.flatMap((cell, j) => (names[j] || [""]).map((name) => told(cell, name, j))))];
 }
 function rowsOf(figure) {
   const custom = once.get(figure)?.rows?.();
@@ -382,7 +398,7 @@ function choice(words, options, act, value) {
 // -- tables: sorted by any column, filtered by a word, changed rows only ---------------------------------------------------
 
 const amount = (cell) => {
-  if (cell.dataset.sort !== undefined) return Number(cell.dataset.sort);
+  if (cell.dataset.exact) return Number(exact(cell).get("") ?? NaN);
   const found = /^[-+−]?\d[\d.]*(e[-+]?\d+)?/i.exec(cell.textContent.trim().replace("−", "-"));
   return found ? Number(found[0]) : NaN;
 };
@@ -423,6 +439,9 @@ function sorts(table) {
 
 // -- the lens table -----------------------------------------------------------------------------------------------------
 
+/** A token; a special one in a border, as the library draws it. */
+const special = new RegExp(SPECIAL, "i");
+const tokenSpan = (text) => make("span", { class: `token${special.test(text) ? " special" : ""}`, dir: "auto" }, text);
 const shade = (strength) => (strength === null || Number.isNaN(strength) ? "none" : `p${Math.round(10 * Math.min(Math.max(strength, 0), 1))}`);
 
 once.set("lens", (figure, data) => {
@@ -491,7 +510,7 @@ once.set("lens", (figure, data) => {
         if (kept.has(token)) kept.delete(token); else kept.add(token);
         open(k, p);
         panel.querySelectorAll("tbody button")[i]?.focus();
-      } }, data.texts[token])), make("td", { class: shade(x) }, percent(x))));
+      } }, tokenSpan(data.texts[token]))), make("td", { class: shade(x) }, percent(x))));
     const about = [`entropy ${short(data.entropy[k][p])} nats`, `KL ${short(data.kl[k][p])} nats`];
     if (data.follows[p] >= 0) about.push(`${data.texts[data.follows[p]]} follows: rank ${data.rank[k][p]}, ${percent(data.chance[k][p])}`);
     panel.replaceChildren(
@@ -581,7 +600,7 @@ once.set("attention", (figure, data) => {
   const cross = make("div", { class: "cross", hidden: "" });
   const line = make("div", { class: "tokens", role: "listbox", "aria-label": "Tokens. Arrow keys move, Enter keeps one." });
   const heading = make("h4", {}), read = make("p", { class: "soft read" });
-  const chips = data.tokens.map((t, p) => make("span", { class: "chip p0", role: "option", tabindex: p === token ? "0" : "-1", "data-p": p, "data-position": p,
+  const chips = data.tokens.map((t, p) => make("span", { class: `chip p0${special.test(t) ? " special" : ""}`, role: "option", tabindex: p === token ? "0" : "-1", "data-p": p, "data-position": p,
     dir: "auto", "aria-selected": "false" }, t.length > 16 ? `${t.slice(0, 7)}…${t.slice(-7)}` : t));
   line.append(...chips);
   const thumbs = heads.map((one, h) => {
@@ -597,7 +616,7 @@ once.set("attention", (figure, data) => {
   function lineUp() {
     const p = hovered ?? token, values = row(p);
     chips.forEach((chip, q) => {
-      chip.className = `chip ${shade(Math.sqrt(values[q]))}${q === p ? " at" : ""}${q === token ? " kept" : ""}`;
+      chip.className = `chip ${shade(Math.sqrt(values[q]))}${q === p ? " at" : ""}${q === token ? " kept" : ""}${special.test(data.tokens[q]) ? " special" : ""}`;
       chip.setAttribute("aria-selected", String(q === token));
       chip.setAttribute("aria-label", `${data.tokens[q]}, position ${q}: ${values[q].toFixed(2)}`);
     });
@@ -719,6 +738,74 @@ function thin(w, n) {
   return small;
 }
 
+// -- square tables side by side --------------------------------------------------------------------------------------------
+
+once.set("matrices", (figure, data) => {
+  const svg = figure.querySelector("svg"), names = Object.keys(data.panels), n = data.labels.length;
+  const boxes = [...svg.querySelectorAll("[data-panel]")];
+  const number = (box, name) => Number(box.getAttribute(name));
+  let at = [0, 0, 0];
+  const told = ([k, i, j]) => `${names[k]}: ${data.ids[i]} ${data.labels[i]}, ${data.ids[j]} ${data.labels[j]}: ${short(data.panels[names[k]][i][j])}` +
+    names.filter((_, other) => other !== k).map((name) => `; ${name} ${short(data.panels[name][i]?.[j])}`).join("");
+  const cross = draw("rect", { class: "at", "aria-hidden": "true" });
+  const lines = boxes.map(() => [draw("rect", { class: "strip" }), draw("rect", { class: "strip" })]);
+  boxes.forEach((box, k) => box.after(...lines[k]));
+  boxes[0].parentNode.append(cross);
+  const side = (box) => number(box, "width") / n;
+  function set(element, k, i, j, rows, columns) {
+    const box = boxes[k], s = side(box);
+    for (const [name, value] of [["x", number(box, "x") + j * s], ["y", number(box, "y") + i * s], ["width", columns * s], ["height", rows * s]]) element.setAttribute(name, value);
+  }
+  function show(say) {
+    set(cross, ...at, 1, 1);
+    cross.classList.add("on");
+    const words = told(at);
+    showTip(words, cross.getBoundingClientRect());
+    if (say) spoken.textContent = words;
+  }
+  function hide() { cross.classList.remove("on"); tip.hidden = true; }
+  function keep() {
+    const places = { ...placesOf(figure), [data.axis]: String(data.ids[at[1]]) };
+    cross.dataset.told = told(at);
+    choose(places, cross);
+    spoken.textContent = `Pinned: ${cross.dataset.told}`;
+  }
+  const cellAt = (event) => {
+    for (const [k, box] of boxes.entries()) {
+      const r = box.getBoundingClientRect(), i = Math.floor((event.clientY - r.top) / r.height * n), j = Math.floor((event.clientX - r.left) / r.width * n);
+      if (i >= 0 && i < n && j >= 0 && j < n) return [k, i, j];
+    }
+    return null;
+  };
+  for (const [name, value] of [["tabindex", "0"], ["role", "application"], ["aria-label", `${data.title}. Arrow keys move from cell to cell, Page Up and Page Down from panel to panel, Enter keeps one.`]]) svg.setAttribute(name, value);
+  figure.querySelector(":scope > .scroll")?.removeAttribute("tabindex");
+  svg.querySelector(":scope > title")?.remove();
+  svg.addEventListener("pointermove", (e) => { const cell = cellAt(e); if (cell) { at = cell; show(false); e.stopPropagation(); } else hide(); });
+  svg.addEventListener("pointerleave", hide);
+  svg.addEventListener("click", (e) => { const cell = cellAt(e); if (cell) { at = cell; keep(); } });
+  svg.addEventListener("focus", () => show(true));
+  svg.addEventListener("blur", hide);
+  svg.addEventListener("keydown", (e) => {
+    const step = { ArrowDown: [0, 1, 0], ArrowUp: [0, -1, 0], ArrowRight: [0, 0, 1], ArrowLeft: [0, 0, -1], Home: [0, 0, -n], End: [0, 0, n], PageDown: [1, 0, 0], PageUp: [-1, 0, 0] }[e.key];
+    if (e.key === "Enter" || e.key === " ") keep();
+    else if (step) at = at.map((v, d) => Math.min(Math.max(v + step[d], 0), (d ? n : names.length) - 1));
+    else return;
+    e.preventDefault();
+    e.stopPropagation();
+    show(step !== undefined);
+  });
+  listeners.push((places) => {
+    const value = places && sharesPrompt(places, figure) ? places[data.axis] ?? (data.axis === "position" ? places.query : undefined) : undefined;
+    const on = value !== undefined && data.ids.includes(Number(value)) ? data.ids.indexOf(Number(value)) : -1;
+    lines.forEach(([row, column], k) => {
+      for (const line of [row, column]) line.classList.toggle("chosen", on >= 0);
+      if (on >= 0) { set(row, k, on, 0, 1, n); set(column, k, 0, on, n, 1); }
+    });
+  });
+  return { rows: () => [["panel", "row", "row label", "column", "column label", "value"], ...names.flatMap((name) => data.panels[name].flatMap((row, i) =>
+    row.map((value, j) => [name, data.ids[i], data.labels[i], data.ids[j], data.labels[j], value ?? ""])))] };
+});
+
 // -- light, dark, or as the system has it -----------------------------------------------------------------------------------
 
 const themed = [];
@@ -740,6 +827,13 @@ function theme() {
   set(now);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => themed.forEach((again) => again()));
   document.querySelector("header")?.prepend(button);
+  if (window.parent === window) return;
+  // in a notebook: its page says whether it is dark, and nothing else is heard
+  addEventListener("message", (event) => {
+    const told = event.source === window.parent ? event.data?.cutawayTheme : undefined;
+    if (typeof told === "string") set(told);
+  });
+  window.parent.postMessage("cutaway-theme?", "*");
 }
 
 // -- all together -----------------------------------------------------------------------------------------------------------
@@ -771,7 +865,7 @@ function start() {
     const mark = under(e);
     if (mark !== pointed) point(mark, false);
   });
-  document.addEventListener("focusin", (e) => { const mark = e.target.closest?.("[data-mark]"); point(mark && e.target === mark ? mark : null, true); });
+  document.addEventListener("focusin", (e) => { if (e.target.closest?.(".matrix, svg[role=application]")) return; const mark = e.target.closest?.("[data-mark]"); point(mark && e.target === mark ? mark : null, true); });
   document.addEventListener("focusout", () => point(null));
   document.addEventListener("keydown", onKey);
   document.addEventListener("click", (e) => {
@@ -786,6 +880,6 @@ function start() {
   const wanted = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
   if (Object.keys(wanted).length && Object.keys(wanted).every((k) => PLACES.includes(k))) choose(wanted);
 }
-window.cutaway = { build, enhance, choose };
+window.cutaway = { build, enhance, choose, rows: (view) => (view.matches("table") ? tableRows(view) : rowsOf(view)) };
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start); else start();
 })();

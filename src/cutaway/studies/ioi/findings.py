@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ...wording import between, number, p_value, several, signed
-from ..study import Check, verdict
+from ..study import Check, Groups, verdict
 
 Arrays = Mapping[str, Any]
 
@@ -33,16 +33,22 @@ def headline(arrays: Arrays, facts: Mapping[str, Any]) -> str:
     return f"{lead}; of the heads, {best['chosen'].values} alone restores most, {of(best, 'share')} of the clean effect"
 
 
-def findings(arrays: Arrays, made: list[Check], facts: Mapping[str, Any]) -> list[str]:
+def findings(arrays: Arrays, made: list[Check], facts: Mapping[str, Any]) -> Groups:
     """The checks, then behaviour, depth, travel, heads, attention, direct against total, ablation, stability."""
-    found = [verdict(made), _behaviour(arrays), _depth(arrays), *_travel(arrays), *_grid(arrays)]
+    made_of: Groups = [
+        ("", [verdict(made)]),
+        ("Behaviour", [_behaviour(arrays), facts["task"] or ""]),
+        ("Depth", [_depth(arrays)]),
+        ("Where the information travels", [*_travel(arrays), *_grid(arrays)]),
+    ]
     if "heads" in arrays:
-        found += [_heads(arrays, facts), *_decomposed(arrays), *_attention(arrays), _direct(arrays), _noising(arrays)]
-        found += [*(_ablation(arrays) if "ablation" in arrays else []), *_stable(facts)]
-    found += _scores(arrays)
-    if facts["task"]:
-        found.append(facts["task"])
-    return [sentence for sentence in found if sentence]
+        made_of += [
+            ("Which heads", [_heads(arrays, facts), *_stable(facts)]),
+            ("What moves in a head, and where it looks", [*_decomposed(arrays), *_attention(arrays)]),
+            ("Direct effect and the rest", [_direct(arrays), _noising(arrays)]),
+            ("Taken out", _ablation(arrays) if "ablation" in arrays else []),
+        ]
+    return [*made_of, ("Known kinds of heads", _scores(arrays))]
 
 
 def _behaviour(arrays: Arrays) -> str:

@@ -27,7 +27,7 @@ from ...results import prompt_coords, run_card
 from ...stats import mean_interval
 from ...tasks.ioi import CORRUPTIONS, ioi
 from ...trace import Trace
-from ..study import Study, only
+from ..study import Study, grouped, only
 from ..threads import threads_for
 from .checks import checks
 from .findings import findings, headline
@@ -111,7 +111,7 @@ def _run(model: Model, settings: Settings) -> Study:
         run_card=run_card(model, task.clean, study="ioi", corruption=settings.corruption),
         arrays=arrays,
         checks=made,
-        findings=findings(arrays, made, facts),
+        **grouped(findings(arrays, made, facts)),
         caveats=[*CAVEATS, _corruption(settings.corruption)],
         texts=_texts(sweeper),
         refused=sweeper.refused,

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ...wording import between, number, p_value, percent, quoted, several, signed
-from ..study import Check, verdict
+from ..study import Check, Groups, verdict
 from .work import Work
 
 Arrays = Mapping[str, Any]
@@ -68,14 +68,19 @@ def headline(arrays: Arrays) -> str:
     return f"{text}; over words as well, only in {still}" if still else f"{text}; over words as well, in none"
 
 
-def findings(work: Work, arrays: Arrays, made: list[Check]) -> list[str]:
-    """Checks, what was measured, matched controls and what they show, other controls, baselines, types, norms."""
-    found = [verdict(made), _sentences(work), _turns(arrays)]
-    if "against_matched" in arrays:
-        found += [_matching(work), _matched(arrays), _over_words(arrays), _excess(arrays), _spaces(arrays)]
-    found += [_before(arrays), _given(arrays), _baselines(arrays), _types(arrays), _norms(arrays), _dominance(work)]
-    found += [_apart(arrays), _warnings(arrays)]
-    return [sentence for sentence in found if sentence]
+def findings(work: Work, arrays: Arrays, made: list[Check]) -> Groups:
+    """Checks and warnings, matched controls, sizes, other controls, types, norms, what was measured."""
+    there = "against_matched" in arrays
+    matched = [_matched(arrays), _over_words(arrays), _spaces(arrays)] if there else []
+    return [
+        ("", [verdict(made), _warnings(arrays)]),
+        ("Against matched controls", matched),
+        ("How far each block turns the target", [_turns(arrays), _excess(arrays) if there else ""]),
+        ("Against other controls and baselines", [_baselines(arrays), _before(arrays), _given(arrays)]),
+        ("By type of target", [_types(arrays)]),
+        ("Norms, and what decides the angle", [_norms(arrays), _dominance(work), _apart(arrays)]),
+        ("What was measured", [_sentences(work), _matching(work) if there else ""]),
+    ]
 
 
 def _sentences(work: Work) -> str:

@@ -25,7 +25,7 @@ from ...tasks import make_task
 from ...tasks.pronoun_sentences import PRONOUNS, pronoun_sentences
 from ...tasks.sentences import Sentences, counted, counts, of_role, read_frequencies, read_sentences, sentences
 from ...wording import several
-from ..study import Study, only
+from ..study import Study, grouped, only
 from ..threads import threads_for
 from .checks import checks
 from .findings import findings, headline
@@ -139,7 +139,7 @@ def _run(model: Model, s: Settings, given: Sentences) -> Study:
         run_card=card,
         arrays=arrays,
         checks=made,
-        findings=findings(work, arrays, made),
+        **grouped(findings(work, arrays, made)),
         caveats=CAVEATS,
         refused=work.refused,
     )

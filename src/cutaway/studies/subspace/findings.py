@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ...wording import between, number, p_value, percent, quoted, several
-from ..study import Check, verdict
+from ..study import Check, Groups, verdict
 from .arms import DRAWN
 
 Arrays = Mapping[str, Any]
@@ -60,14 +60,18 @@ NAMES = {
 }
 
 
-def findings(arrays: Arrays, made: list[Check], facts: Mapping[str, Any]) -> list[str]:
+def findings(arrays: Arrays, made: list[Check], facts: Mapping[str, Any]) -> Groups:
     """The checks, what was fitted, effects, controls, norm, components, variance, other edits, depth, tokens."""
-    found = [
-        verdict(made), _material(arrays, facts), _effect(arrays, facts), *_controls(arrays, facts),
-        _norm(arrays, facts), _components(arrays), _variance(arrays, facts), _others(arrays, facts),
-        _collateral(arrays, facts), _depth(arrays, facts), _energy(arrays, facts),
-    ]  # fmt: skip
-    return [sentence for sentence in found if sentence]
+    controls = _controls(arrays, facts)
+    return [
+        ("", [verdict(made)]),
+        ("Does it matter?", [_effect(arrays, facts)]),
+        ("More than what chance removes?", [*controls[1:], *controls[:1], _norm(arrays, facts)]),
+        ("Variance and importance", [_variance(arrays, facts), _components(arrays)]),
+        ("Other edits, and what else changes", [_collateral(arrays, facts), _others(arrays, facts)]),
+        ("In the stream", [_depth(arrays, facts)]),
+        ("What was fitted and removed", [_material(arrays, facts), _energy(arrays, facts)]),
+    ]
 
 
 def _material(arrays: Arrays, facts: Mapping[str, Any]) -> str:

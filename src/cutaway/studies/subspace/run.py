@@ -24,7 +24,7 @@ from ...geometry.energy import energy_by_token
 from ...geometry.subspaces import Subspace, fit_subspaces
 from ...model import Model
 from ...results import run_card
-from ..study import Study, only
+from ..study import Study, grouped, only
 from ..threads import threads_for
 from .arms import arms
 from .checks import checks
@@ -148,7 +148,7 @@ def _run(model: Model, settings: Settings) -> tuple[Study, dict[str, Subspace]]:
         ),
         arrays=arrays,
         checks=checked,
-        findings=findings(arrays, checked, facts),
+        **grouped(findings(arrays, checked, facts)),
         caveats=[*CAVEATS, *([CHOSEN] if settings.look is None else []), *texts.notes],
         texts={"a fitted text": texts.fit.texts[0], "a tested text": texts.test.texts[0]},
     )  # fmt: skip

@@ -22,7 +22,7 @@ from ...errors import BadInput, Refused, did_you_mean
 from ...model import Model
 from ...results import run_card
 from ...steering import Where
-from ..study import Study, only
+from ..study import Study, grouped, only
 from ..threads import threads_for
 from .checks import checks
 from .experiments import (
@@ -157,7 +157,7 @@ def _run(model: Model, settings: Settings) -> tuple[Study, Direction]:
         ),
         arrays=arrays,
         checks=made,
-        findings=findings(arrays, made, facts),
+        **grouped(findings(arrays, made, facts)),
         caveats=CAVEATS,
         texts=_texts(relations, fit, test),
         refused=refused,
