@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .anatomy import Anatomy, HeadMap, Tail, device_of, input_device, measure, steady, stored
 from .certificate import Certificate
 from .errors import BadInput, Refused
+from .finite import named, require_finite_logits
 from .prompts import Prompts, Token, single_token, tokenise
 from .results import run_card
 from .tokens import token_text
@@ -49,13 +50,13 @@ class Model:
     def __init__(
         self, hf_model: nn.Module, tokenizer: Any = None, *, name: str | None = None, n_heads: int | None = None
     ) -> None:
+        self._n_heads = n_heads
+        self._measured = measure(hf_model, n_heads)
         self.hf = hf_model
         self.tokenizer = tokenizer
         self.config = hf_model.config.get_text_config()  # type: ignore[union-attr,operator]
         given = name or getattr(hf_model.config, "_name_or_path", "") or type(hf_model).__name__
         self.name = given.rstrip("/").split("/")[-1] if Path(given).exists() else given
-        self._n_heads = n_heads
-        self._measured = measure(hf_model, n_heads)
         self._accepts = frozenset(inspect.signature(hf_model.forward).parameters)  # type: ignore[arg-type]
 
     # -- what it is -----------------------------------------------------------------------------------------------
@@ -133,20 +134,27 @@ class Model:
         return self.weights_hash()
 
     def weights_hash(self) -> str:
-        """A short hash of the weights: names, shapes, dtypes and up to 4,096 evenly spaced values of each."""
+        """A short hash of the weights: names, shapes, dtypes and up to 4,096 evenly spaced values of each. Quantised
+        weights that are kept as buffers, or behind a method, are among them."""
         digest = hashlib.sha256()
         twice = getattr(self.hf, "all_tied_weights_keys", {})  # weights kept elsewhere lose their identity, not these
         for name, p in self.hf.named_parameters():
-            if name in twice:
+            sample = self._sample(name)
+            if name in twice and sample == self._sample(twice[name]):
                 continue
-            digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
-            module, _, own = name.rpartition(".")
-            value = stored(self.hf.get_submodule(module), own)
-            assert value is not None
-            flat = value.detach().flatten()
-            sample = flat[:: max(1, len(flat) // 4096)][:4096]
-            digest.update(sample.to("cpu", torch.float64).numpy().tobytes())
+            digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode() + sample)
+        for name, module in self.hf.named_modules():
+            for own in sorted(module._buffers.keys() - module._non_persistent_buffers_set):
+                digest.update(f"{name}.{own}".encode() + self._sample(f"{name}.{own}"))
+            weight = getattr(module, "weight", None)
+            if callable(weight) and not isinstance(weight, Tensor):  # torch.ao's dynamic quantisation
+                digest.update(f"{name}.weight".encode() + _sample(weight().dequantize()))
         return digest.hexdigest()[:16]
+
+    def _sample(self, name: str) -> bytes:
+        module, _, own = name.rpartition(".")
+        value = stored(self.hf.get_submodule(module), own)
+        return b"" if value is None else _sample(value)
 
     # -- running it -----------------------------------------------------------------------------------------------
 
@@ -252,7 +260,7 @@ class Model:
         weight = unembedding.linear.weight
         tokens = tokens.to(weight.device)
         columns = weight.T[tokens]  # [prompt, read, token, d_model]
-        y = rows.to(columns.device) @ columns.transpose(-1, -2)
+        y = rows.to(columns) @ columns.transpose(-1, -2)
         if unembedding.bias is not None:
             y = y + unembedding.bias[tokens][:, :, None]
         return unembedding.finish(y)
@@ -272,6 +280,7 @@ class Model:
             raise BadInput(f"top is the table of one prompt, and {len(prompt)} were given. Choose one: prompts[0].")
         with steady(self.hf):
             logits = self.forward(prompt, all_logits=False)[0, -1]
+            require_finite_logits(self, logits[None], partial(named, prompt))
         table = top_table(logits, self.tokenizer, k)
         return table.assign_attrs(run_card(self, prompt, text=prompt.texts[0], units="logits; nats; probability"))
 
@@ -441,6 +450,13 @@ class Model:
     def __repr__(self) -> str:
         state = "certified" if self.certificate.ok else "not fully certified"
         return f"Model({self.name}: {self.n_layers} layers, d_model {self.d_model}, {self.dtype}, {state})"
+
+
+def _sample(value: Tensor) -> bytes:
+    """Up to 4,096 evenly spaced values."""
+    flat = value.detach().flatten()
+    sample = flat[:: max(1, len(flat) // 4096)][:4096]
+    return sample.to("cpu", torch.float64).numpy().tobytes()
 
 
 def tokens_of(logits: Tensor, tokens: Tensor) -> Tensor:  # [read, n, token]

@@ -9,6 +9,7 @@ model runs again instead.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from .anatomy import steady
 from .calls import BlockCall
 from .errors import BadInput, Refused
-from .finite import require_finite
+from .finite import named, require_finite, require_finite_logits
 from .hooks import Hooks, hidden
 from .prompts import Prompts, Read
 from .sites import Place, parse_place
@@ -93,15 +94,22 @@ class Trace:
 
     @property
     def logits(self) -> Tensor:
-        """The model's own logits [prompt, position, vocab]."""
+        """The model's own logits [prompt, position, vocab].
+
+        Raises:
+            NotFinite: NaN or infinity arose behind the last block.
+        """
         return self["logits"]
 
     def logits_at(self, read: Read) -> Tensor:  # [prompt, vocab]
         """The model's logits at one position of each prompt, by what it has after its last block."""
         if not self.model.reads_stream:
             return self.rows("logits", None, self.prompts.at(read))
+        rows = self.rows("resid_post", self.model.n_layers - 1, self.prompts.at(read))
         with torch.no_grad():
-            return self.model.read(self.rows("resid_post", self.model.n_layers - 1, self.prompts.at(read)))
+            logits = self.model.read(rows)
+            require_finite_logits(self.model, logits, partial(named, self.prompts), rows)
+        return logits
 
     def rows(self, site: str, layer: int | None, positions: Tensor) -> Tensor:
         """One position of each prompt: [prompt, ...]."""
@@ -211,6 +219,10 @@ class Trace:
             with watching:
                 logits = self.model.forward(self.prompts, all_logits)
         if all_logits:
+            real = self.prompts.mask.to(logits.device)
+            rows = self._stream[-1].to(logits.device)[real] if self._stream[-1].shape[:2] == real.shape else None
+            who = self.prompts.mask.nonzero()[:, 0]
+            require_finite_logits(self.model, logits[real], lambda i: named(self.prompts, int(who[i])), rows)
             recorder.kept["logits", None] = logits.detach()
         return recorder.kept
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ import xarray as xr
 
 from ..anatomy import steady
 from ..errors import BadInput
+from ..finite import named, require_finite_logits
 from ..prompts import Prompts, Token
 from ..results import run_card
 
@@ -57,4 +59,6 @@ def bos_sensitivity(
 def _last_logits(model: Model, prompts: Prompts) -> torch.Tensor:  # [prompt, vocab], float64
     with steady(model.hf):
         logits = model.forward(prompts, all_logits=True)
-    return logits[torch.arange(len(prompts)), prompts.at(-1).to(logits.device)].double().cpu()
+    logits = logits[torch.arange(len(prompts)), prompts.at(-1).to(logits.device)].double().cpu()
+    require_finite_logits(model, logits, partial(named, prompts))
+    return logits

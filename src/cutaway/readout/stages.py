@@ -8,12 +8,14 @@ arXiv 2305.16130). Whether a model shows all of that is a finding, prompt by pro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 import xarray as xr
 
 from ..errors import BadInput
+from ..finite import named, require_finite_logits
 from ..prompts import Read
 from ..results import prompt_coords, run_card
 from ..trace import Trace
@@ -51,7 +53,9 @@ def stages(trace: Trace, position: Read = -1, site: str = "resid_post") -> xr.Da
         name: [] for name in ("top_token", "answer_rank", "argument_rank", "margin", "answer_logit", "argument_logit")
     }
     for layer in layers:
-        logits = model.read(trace.rows(site, layer, prompts.at(position))).double().cpu()
+        rows = trace.rows(site, layer, prompts.at(position))
+        logits = model.read(rows).double().cpu()
+        require_finite_logits(model, logits, partial(named, prompts), rows)
         found["top_token"].append(logits.argmax(-1).numpy())
         for name, ids in (("answer", prompts.answers), ("argument", prompts.foils)):
             own = logits.gather(1, ids[:, None])

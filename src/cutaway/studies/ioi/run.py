@@ -11,6 +11,7 @@ arXiv 2309.16042; Heimersheim & Nanda 2024, arXiv 2404.15255); the task of Wang 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 import xarray as xr
 
 from ...errors import Refused
+from ...finite import named, require_finite_logits
 from ...model import Model
 from ...readout.attribution import attribute
 from ...readout.head_scores import head_scores, role_attention
@@ -176,7 +178,9 @@ def depth(trace: Trace) -> xr.Dataset:
     rows, last = torch.arange(len(prompts)), prompts.at(-1)
     found: dict[str, list[np.ndarray]] = {"logit_difference": [], "answer_probability": [], "foil_probability": []}
     for layer in range(trace.model.n_layers):
-        logits = trace.model.read(trace.rows("resid_post", layer, last)).double().cpu()
+        stream = trace.rows("resid_post", layer, last)
+        logits = trace.model.read(stream).double().cpu()
+        require_finite_logits(trace.model, logits, partial(named, prompts), stream)
         answer, foil = logits[rows, prompts.answers], logits[rows, prompts.foils]
         total = logits.logsumexp(-1)
         found["logit_difference"].append((answer - foil).numpy())
