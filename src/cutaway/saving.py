@@ -172,6 +172,22 @@ def open_result(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ) from None
 
 
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """What is done with a saved result inside; if it is not what it says it is, that is one message.
+
+    Raises:
+        BadInput: something is missing in it, or of another kind.
+    """
+    try:
+        yield
+    except BadInput:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise BadInput(f"{folder} is damaged: {type(error).__name__}: {why}. Make the result again.") from error
+
+
 def result_kind(folder: str | Path) -> str:
     """What a result folder holds, such as `study ioi` or `patch`.
 
