@@ -161,10 +161,15 @@ def _load(path: Path) -> Direction:
     if facts is None:
         return Direction(vector, name=path.stem)
     known = {f.name for f in fields(Direction)} - {"vector"}
-    card: dict[str, Any] = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(facts).items() if key in known
-    }
-    return Direction(vector, **card)
+    try:
+        card: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(facts).items() if key in known
+        }
+        return Direction(vector, **card)
+    except BadInput:
+        raise
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{path} is damaged: {type(error).__name__}: {error}. Take the direction anew.") from None
 
 
 # -- taking them from a model ---------------------------------------------------------------------------------------

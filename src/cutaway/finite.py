@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -106,29 +106,66 @@ def not_finite(
     cell: int | None = None,
 ) -> NotFinite:
     """The error to raise for a prompt, the `row`-th here and the `number`-th of all. `edit`: made in its run."""
-    who = f"{what} {number} (“{prose(prompts.texts[row], 60)}”)"
-    weights = not_finite_weights(model.hf)
-    half = model.dtype.itemsize < 4
+    who = named(prompts, row, number, what)
     if seen is None:
         said = f"{who} leaves NaN or infinity after the last block, and a run of its own does not show where first."
     else:
-        kind = "NaN" if seen.value != seen.value else "infinity"
         place = seen.site if seen.layer is None else f"L{seen.layer}.{seen.site}"
-        said = f"{who}: {kind} first appears in {place} at position {seen.position}."
+        said = f"{who}: {_kind(seen.value)} first appears in {place} at position {seen.position}."
+    return NotFinite(said + _cause(model, edit is not None), cell)
+
+
+def named(prompts: Prompts, row: int, number: int | None = None, what: str = "Prompt") -> str:
+    """How a message calls a prompt, the `row`-th here and the `number`-th of all."""
+    return f"{what} {row if number is None else number} (“{prose(prompts.texts[row], 60)}”)"
+
+
+def require_finite_logits(model: Model, logits: Tensor, who: Callable[[int], str], rows: Tensor | None = None) -> None:
+    """Pass if logits [..., n] are finite: nothing behind the last block made NaN or infinity.
+
+    Args:
+        who: what is read, by its index among the leading axes.
+        rows: the stream that was read, [..., d_model]; where that is not finite, something else has said so.
+
+    Raises:
+        NotFinite: they are not; the message says who, where it began and why.
+    """
+    if all_finite(logits):
+        return
+    flat = logits.detach().flatten(0, -2)
+    bad = (~torch.isfinite(flat)).any(-1)
+    if rows is not None:
+        rows = rows.detach().flatten(0, -2)
+        bad &= torch.isfinite(rows).all(-1).to(bad.device)
+    if not bool(bad.any()):
+        return
+    row = int(bad.int().argmax())
+    value = flat[row][~torch.isfinite(flat[row])][0]
+    norm = model.anatomy.final_norm
+    place = "logits"
+    if rows is not None and norm is not None and norm.module is not None and not all_finite(norm.module(rows[row])):
+        place = "final_norm"
+    raise NotFinite(f"{who(row)}: {_kind(float(value))} first appears in {place}.{_cause(model, False)}")
+
+
+def _kind(value: float) -> str:
+    return "NaN" if value != value else "infinity"
+
+
+def _cause(model: Model, edited: bool) -> str:
+    weights = not_finite_weights(model.hf)
     if weights:
-        said += f" These weights are not finite: {', '.join(weights)}. Get a whole copy of the model."
-    elif half:
+        return f" These weights are not finite: {', '.join(weights)}. Get a whole copy of the model."
+    if model.dtype.itemsize < 4:
         most = torch.finfo(model.dtype).max
         name = str(model.dtype).removeprefix("torch.")
-        said += (
+        return (
             f" All weights are finite: {name} overflows, it holds at most {most:.5g}. Load the model in float32 or "
             "bfloat16."
         )
-    elif edit is not None:
-        said += " All weights are finite, and so is the unedited run: look at what the edit puts there."
-    else:
-        said += " All weights are finite."
-    return NotFinite(said, cell)
+    if edited:
+        return " All weights are finite, and so is the unedited run: look at what the edit puts there."
+    return " All weights are finite."
 
 
 def first_place(model: Model, prompts: Prompts, row: int, edit: Tap | None = None) -> Seen | None:

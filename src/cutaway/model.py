@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from .anatomy import Anatomy, HeadMap, Tail, device_of, input_device, measure, s
 from .certificate import Certificate
 from .errors import BadInput, Refused
 from .fingerprints import Fingerprints
+from .finite import named, require_finite_logits
 from .parts import LOGITS, TOKENS, at_once, in_parts
 from .prompts import Prompts, Token, single_token, tokenise
 from .results import joined, run_card
@@ -45,6 +47,8 @@ class Model:
     def __init__(
         self, hf_model: nn.Module, tokenizer: Any = None, *, name: str | None = None, n_heads: int | None = None
     ) -> None:
+        self._n_heads = n_heads
+        self._measured = measure(hf_model, n_heads)
         self.hf = hf_model
         self.tokenizer = tokenizer
         self.config = hf_model.config.get_text_config()  # type: ignore[union-attr,operator]
@@ -232,12 +236,18 @@ class Model:
             return self.anatomy.unembedding.cap_only(self.read_before_cap(rows))
         return self._tail().logits(rows)
 
-    def read_in_parts(self, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """`read` of rows [n, d_model], a bounded number of logits at a time: which rows, and their [some, vocab]."""
+    def read_in_parts(self, rows: Tensor, who: Callable[[int], str]) -> Iterator[tuple[slice, Tensor]]:
+        """`read` of rows [n, d_model], a bounded number of logits at a time: which rows, and their [some, vocab].
+
+        Raises:
+            NotFinite: there is NaN or infinity among them; `who` names a row.
+        """
         step = max(1, LOGITS // self.vocab_size)
         for start in range(0, len(rows), step):
             some = slice(start, start + step)
-            yield some, self.read(rows[some])
+            logits = self.read(rows[some])
+            require_finite_logits(self, logits, lambda i, first=start: who(first + i), rows[some])  # type: ignore[misc]
+            yield some, logits
 
     @property
     def reads_stream(self) -> bool:
@@ -287,7 +297,7 @@ class Model:
         weight = unembedding.linear.weight
         tokens = tokens.to(weight.device)
         columns = weight.T[tokens]  # [prompt, read, token, d_model]
-        y = rows.to(columns.device) @ columns.transpose(-1, -2)
+        y = rows.to(columns) @ columns.transpose(-1, -2)
         if unembedding.bias is not None:
             y = y + unembedding.bias[tokens][:, :, None]
         return unembedding.finish(y)
@@ -307,6 +317,7 @@ class Model:
             raise BadInput(f"top is the table of one prompt, and {len(prompt)} were given. Choose one: prompts[0].")
         with steady(self.hf):
             logits = self.forward(prompt, all_logits=False)[0, -1]
+            require_finite_logits(self, logits[None], partial(named, prompt))
         table = top_table(logits, self.tokenizer, k)
         return table.assign_attrs(run_card(self, prompt, text=prompt.texts[0], units="logits; nats; probability"))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .anatomy import steady
 from .calls import BlockCall, Enough
+from .finite import named, require_finite_logits
 from .hooks import Hooks, first_tensor, hidden, replace_first_tensor
 from .prompts import Prompts
 from .taps import Both, Inside, Recorder, Tap, attach
@@ -60,6 +61,7 @@ class Pass:
                 logits = self.model.forward(self.prompts, all_logits)
         if all_logits:
             assert logits is not None
+            self._require_finite(logits)
             recorder.kept["logits", None] = logits.detach()
         return recorder.kept
 
@@ -74,6 +76,13 @@ class Pass:
         ):
             self.calls[layer](self.stream[layer].contiguous())
         return recorder.kept
+
+    def _require_finite(self, logits: Tensor) -> None:
+        real = self.prompts.mask.to(logits.device)
+        stream = self.stream[-1] if self.stream else None
+        rows = stream.to(logits.device)[real] if stream is not None and stream.shape[:2] == real.shape else None
+        who = self.prompts.mask.nonzero()[:, 0].tolist()
+        require_finite_logits(self.model, logits[real], lambda i: named(self.prompts, who[i], self.index[who[i]]), rows)
 
     def _keep(self, hooks: Hooks) -> None:
         def before(module: nn.Module, args: tuple, kwargs: dict) -> None:

@@ -222,6 +222,15 @@ def _column(what: str, values: Any, n: int, vocab_size: int | None) -> Tensor | 
     return column
 
 
+def _require_text(what: str, text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadInput(
+            f"{what} ({_excerpt(text)}) is no valid text: it has half of a surrogate pair. Remove it."
+        ) from None
+
+
 def single_token(tokenizer: Any, token: Token, what: str, vocab_size: int) -> int:
     """The id of a text that must be exactly one token.
 
@@ -232,6 +241,7 @@ def single_token(tokenizer: Any, token: Token, what: str, vocab_size: int) -> in
         if not 0 <= token < vocab_size:
             raise BadInput(f"{what} is token id {token}, outside the vocabulary 0 to {vocab_size - 1}.")
         return token
+    _require_text(what, token)
     ids = tokenizer.encode(token, add_special_tokens=False)
     if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
         return int(ids[0])
@@ -267,6 +277,7 @@ def tokenise(
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text:
             raise BadInput(f"Prompt {i} is empty. Give it text.")
+        _require_text(f"Prompt {i}", text)
         ids = _encode(tokenizer, text, bos)
         if max_length is not None and len(ids) > max_length:
             raise BadInput(

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .disk import UNDONE, cannot_write, replace_file, sync_folder, umask
+from .disk import UNDONE, cannot_write, read_json, replace_file, sync_folder, umask
 from .errors import BadInput
+from .stored_arrays import check_arrays
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -160,8 +161,31 @@ def open_result(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     facts = _read_facts(folder)
     if not (folder / "result.zarr").is_dir():
         raise BadInput(f"{folder} has no arrays: there is no result.zarr in it.")
-    with xr.open_datatree(folder / "result.zarr", engine="zarr", consolidated=False, zarr_format=3) as tree:
-        return {name: _restored(node.to_dataset().load()) for name, node in tree.children.items()}, facts
+    check_arrays(folder / "result.zarr")
+    try:
+        with xr.open_datatree(folder / "result.zarr", engine="zarr", consolidated=False, zarr_format=3) as tree:
+            return {name: _restored(node.to_dataset().load()) for name, node in tree.children.items()}, facts
+    except Exception as error:  # noqa: BLE001 - what other people's code makes of damaged files
+        why = " ".join(str(error).split())[:200]
+        raise BadInput(
+            f"The arrays of {folder} cannot be read ({type(error).__name__}: {why}). Make it again."
+        ) from None
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """What is done with a saved result inside; if it is not what it says it is, that is one message.
+
+    Raises:
+        BadInput: something is missing in it, or of another kind.
+    """
+    try:
+        yield
+    except BadInput:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise BadInput(f"{folder} is damaged: {type(error).__name__}: {why}. Make the result again.") from error
 
 
 def result_kind(folder: str | Path) -> str:
@@ -176,11 +200,10 @@ def result_kind(folder: str | Path) -> str:
 def _read_facts(folder: Path) -> dict[str, Any]:
     if not (folder / "result.json").is_file():
         raise BadInput(f"{folder} is no result folder: it has no result.json.")
-    try:
-        facts = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        version = facts.get("schema_version")
-    except (ValueError, AttributeError) as error:
-        raise BadInput(f"{folder / 'result.json'} cannot be read as a result: {error}.") from None
+    facts = read_json(folder / "result.json", 2**29)
+    version = facts.get("schema_version")
+    if not isinstance(facts.get("kind"), str):
+        raise BadInput(f"{folder / 'result.json'} does not say what kind of result it is. Make the result again.")
     if version != SCHEMA_VERSION:
         raise BadInput(f"{folder} has schema version {version}; this is version {SCHEMA_VERSION}.")
     return facts

@@ -174,10 +174,11 @@ def _write_site(hooks: Hooks, block: Block, write: Write, site: str, tap: Tap, e
         if tap.wants(site, block.layer):
             new = tap(site, block.layer, value)
         if mid:
-            stream = entered.stream + new
+            before = entered.stream.to(new.device)  # a model spread over devices moves it only inside the block
+            stream = before + new
             changed = tap("resid_mid", block.layer, stream)
             if changed is not stream:
-                new = changed - entered.stream
+                new = changed - before
         return None if new is value else with_hidden(output, write.output(new.reshape(old.shape), args, kwargs))
 
     hooks.after(write.module, hook)

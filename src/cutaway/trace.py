@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .errors import BadInput, Refused
-from .finite import require_finite
+from .finite import named, require_finite, require_finite_logits
 from .parts import LOGITS, TOKENS, at_once, in_parts, out_of_memory
 from .passes import Key, Pass
 from .prompts import Prompts, Read
@@ -182,7 +182,11 @@ class Trace:
 
     @property
     def logits(self) -> Tensor:
-        """The model's own logits [prompt, position, vocab]."""
+        """The model's own logits [prompt, position, vocab].
+
+        Raises:
+            NotFinite: NaN or infinity arose behind the last block.
+        """
         return self["logits"]
 
     def logits_at(self, read: Read) -> Tensor:  # [prompt, vocab]
@@ -208,7 +212,10 @@ class Trace:
             rows = whole[which[some].to(whole.device), positions[some].to(whole.device)]
             if own is None:
                 with torch.no_grad():
-                    rows = self.model.read(rows)
+                    logits = self.model.read(rows)
+                of = which[some].tolist()
+                require_finite_logits(self.model, logits, lambda i, of=of: named(self.prompts, of[i]), rows)  # type: ignore[misc]
+                rows = logits
             yield some, rows
 
     def rows(self, site: str, layer: int | None, positions: Tensor) -> Tensor:

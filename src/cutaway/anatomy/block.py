@@ -140,14 +140,16 @@ def _source(
     for call in reversed(linear):
         assert call.output is not None
         if (error := relative_error(call.output, value)) <= slack:
-            return call, measure_linear(call)[0], None, error
+            linear_map, off = measure_linear(call)
+            return call, linear_map, None, max(error, off)
     for call in reversed(linear):
         assert call.output is not None
         if same(call.output, summand.call.input):
             norm, error = measure_norm(summand.call.module, width)
             error = max(error, relative_error(norm(call.output.double().cpu()), value))
             if error <= slack:
-                return call, measure_linear(call)[0], norm, error
+                linear_map, off = measure_linear(call)
+                return call, linear_map, norm, max(error, off)
     return None, None, None, math.inf
 
 

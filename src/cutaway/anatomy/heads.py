@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..attention_calls import SeenAttention
-from .calls_seen import SeenCall
+from .calls_seen import SeenCall, same
 from .compare import relative_error, tolerance
 from .linear import find_head_map, measure_linear
 from .parts import Attention, HeadMap, Identity, Linear
@@ -64,12 +64,16 @@ def measure_heads(
     width = found * seen.v.shape[-1]
 
     out, out_error, z = None, math.inf, None
-    for call in calls:
-        fits = call.entered > seen.moment and call.matrix is not None and call.input is not None
-        if fits and call.input is not None and call.input.shape[-1] == width:
-            out, out_error = measure_linear(call)
-            z = call.input
-            break
+    reason = "no linear map follows the attention's values"
+    later = [c for c in calls if c.entered > seen.moment and c.matrix is not None and c.input is not None]
+    call = next((c for c in later if c.input is not None and c.input.shape[-1] == width), None)
+    if call is not None:
+        out, out_error = measure_linear(call)
+        z, reason = call.input, ""
+        readers = [c.name for c in later if same(c.input, z)]
+        if len(readers) > 1:  # an edit of one's input would miss the others
+            out_error = math.inf
+            reason = f"several maps read z ({', '.join(readers)}), as adapters do: merge them into the weights first"
     split = math.inf if z is None else head_split_error(seen.pattern, v, z, n_heads)
     identities = [
         Identity(
@@ -86,7 +90,7 @@ def measure_heads(
             out_error,
             slack,
             layer,
-            "" if out else "no linear map follows the attention's values",
+            reason,
         ),
     ]
     attention = Attention(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attention_calls import AttentionPlan
+from ..errors import Refused
 from .placed import stored
 from .tail import Tail
 
@@ -78,7 +79,10 @@ class Linear:
     @property
     def weight(self) -> Tensor:  # [in, out], a view (of a copy, where the weights are kept elsewhere between calls)
         weight = stored(self.module, "weight")
-        assert weight is not None
+        if weight is None or weight.dim() != 2:
+            raise Refused(
+                f"The weight of {self.name} is no matrix that can be read: it is quantised or made otherwise."
+            )
         return weight.T if self.transposed else weight
 
     @property

@@ -20,7 +20,21 @@ def stored(module: nn.Module, name: str) -> Tensor | None:
 
         with align_module_device(module):
             value = getattr(module, name)
+    if type(value).dequantize is not Tensor.dequantize:  # a quantised weight that knows its numbers (torchao's)
+        value = value.dequantize()
     return value
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module's forward goes through torch.compile."""
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def without_numbers(module: nn.Module) -> bool:
+    """Whether a module's own weights are on `meta` and no hook would fetch them."""
+    if not any(p.is_meta for p in module.parameters(recurse=False)):
+        return False
+    return not getattr(getattr(module, "_hf_hook", None), "offload", False)
 
 
 def not_finite_weights(model: nn.Module, most: int = 3) -> list[str]:

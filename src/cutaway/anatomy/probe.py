@@ -19,7 +19,7 @@ from .chain import find_blocks
 from .compare import relative_error, scalars, tolerance
 from .ends import measure_embedding, measure_final_norm, measure_tail, measure_unembedding
 from .parts import Anatomy, Block, Identity
-from .placed import input_device, not_finite_weights, put_back, stored
+from .placed import input_device, is_compiled, not_finite_weights, put_back, without_numbers
 from .tail import Tail, form_of
 
 BATCH = 8
@@ -78,17 +78,40 @@ def measure(model: nn.Module, n_heads: int | None = None) -> Anatomy:
     Raises:
         Refused: the model has no stack of layers or no unembedding to read logits from.
     """
+    compiled = [name for name, module in model.named_modules() if is_compiled(module)]
+    if compiled:
+        raise Refused(
+            f"{compiled[0] or type(model).__name__} is compiled (torch.compile), which hides its inside from "
+            "hooks. Give the model as it was before: the wrapper's _orig_mod, or load it again without compile."
+        )
+    if not hasattr(model, "config") or not hasattr(model, "get_input_embeddings"):
+        raise Refused(
+            f"{type(model).__name__} is no Hugging Face model: it has no config or no input embeddings. Load it as a "
+            "causal language model (AutoModelForCausalLM); of a wrapper such as DataParallel, give its module."
+        )
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
     if head is None:
         raise Refused(
             f"{type(model).__name__} has no output embeddings, so there are no logits to read. Load it as a causal "
             "language model (AutoModelForCausalLM)."
         )
+    empty = [name for name, module in model.named_modules() if without_numbers(module)]
+    if empty:
+        raise Refused(
+            f"{type(model).__name__} holds no numbers: the weights of {empty[0]} (and {len(empty) - 1} more modules) "
+            "are on the meta device and nothing fetches them. Load the weights (from_pretrained, or model.to_empty and "
+            "load_state_dict)."
+        )
     tokens = model.get_input_embeddings()  # type: ignore[operator]
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config  # type: ignore[union-attr,operator]
     ids = probe_ids(config, tokens.num_embeddings).to(input_device(model))
     with steady(model):
-        before = model(input_ids=ids, use_cache=False).logits
+        try:
+            before = model(input_ids=ids, use_cache=False).logits
+        except (CutawayError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise Refused(_why_it_does_not_run(model, error)) from error
         if not bool(torch.isfinite(before).all()):
             weights = not_finite_weights(model)
             raise Refused(
@@ -114,6 +137,19 @@ def measure(model: nn.Module, n_heads: int | None = None) -> Anatomy:
                 f"{type(model).__name__} runs, but its parts could not be measured ({type(error).__name__}: {error}). "
                 "Its blocks do something Cutaway has not met; please report the model's family."
             ) from error
+
+
+def _why_it_does_not_run(model: nn.Module, error: Exception) -> str:
+    why = (str(error).strip().splitlines() or [""])[0]
+    said = f"{type(model).__name__} does not run on plain token ids ({type(error).__name__}: {why})."
+    kinds: dict[str, str] = {}
+    for name, p in model.named_parameters():
+        kinds.setdefault(f"{str(p.dtype).removeprefix('torch.')} on {p.device}", name)
+    if len(kinds) > 1:
+        said += " Its weights differ: " + ", ".join(f"{kind} (as {name})" for kind, name in kinds.items()) + "."
+    return (
+        f"{said} Make it run first, as model(input_ids=ids): one dtype (model.to(torch.float32)) and one device, say."
+    )
 
 
 class _Run:
@@ -254,9 +290,7 @@ def _loud(model: nn.Module, head: nn.Module, ids: Tensor) -> tuple[Tensor, Tenso
         got.append(output.detach().clone())
 
     def module_output_size(module: nn.Module, x: Tensor) -> Tensor:
-        weight = stored(module, "weight")
-        assert weight is not None
-        return nn.functional.linear(x[:1].to(weight.device), weight).abs().max()
+        return module.forward(x[:1]).abs().max()  # without its hooks, of which this is one
 
     with Hooks() as hooks:
         hooks.before(head, enlarge)

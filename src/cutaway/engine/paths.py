@@ -93,11 +93,11 @@ def _sizes(model: Model) -> Sizes:
     matrices = [p.shape for b in blocks for p in b.module.parameters() if p.dim() > 1]
     return Sizes(
         d_model=model.d_model,
-        widest=max(max(shape[-2:]) for shape in matrices),
+        widest=max([max(shape[-2:]) for shape in matrices], default=model.d_model),
         keys_values=max([2 * a.n_kv_heads * a.d_head for a in attention], default=2 * model.d_model),
         heads=max([a.n_heads for a in attention], default=1),
         d_head=max([a.d_head for a in attention], default=model.d_model),
-        neurons=max([b.mlp.down.weight.shape[0] for b in blocks if b.mlp is not None], default=model.d_model),
+        neurons=max([b.mlp.n_neurons for b in blocks if b.mlp is not None], default=model.d_model),
         vocab=model.vocab_size,
         number=model.dtype.itemsize,
     )

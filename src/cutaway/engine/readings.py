@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput
+from ..finite import named, require_finite_logits
 from ..metrics import Metric
 from ..model import tokens_of
 from ..parts import LOGITS
@@ -82,13 +83,25 @@ class Readings:
             raise BadInput(f"The metric {metric.name} must return {each}: shape {wanted} here. It returned {kind}.")
         return found if found.dim() == 2 else found[:, None].expand(-1, reads)
 
-    def _logits(self, left: Tensor) -> Tensor:  # [..., vocab]
-        return self.model.read(left) if self.model.reads_stream else left
+    def _logits(self, left: Tensor, which: np.ndarray) -> Tensor:  # [..., vocab]
+        if not self.model.reads_stream:
+            return left
+        logits = self.model.read(left)
+        self._require_finite(logits, which, left)
+        return logits
 
-    def _tokens(self, left: Tensor, tokens: Tensor) -> Tensor:  # [prompt, read, n, token]
+    def _tokens(self, left: Tensor, tokens: Tensor, which: np.ndarray) -> Tensor:  # [prompt, read, n, token]
         if self.model.reads_stream:
-            return self.model.read_tokens(left, tokens)
+            found = self.model.read_tokens(left, tokens)
+            self._require_finite(found, which, left)
+            return found
         return torch.stack([tokens_of(some, t) for some, t in zip(left, tokens, strict=True)])
+
+    def _require_finite(self, logits: Tensor, which: np.ndarray, left: Tensor) -> None:
+        """`which`: the prompts of the first axis, or the one prompt of all of it."""
+        some = np.atleast_1d(which)
+        each = logits.shape[:-1].numel() // len(some)
+        require_finite_logits(self.model, logits, lambda i: named(self.prompts, int(some[i // each])), left)
 
     def tensor(self, metric: Metric, left: Tensor, which: np.ndarray, base: Tensor | None = None) -> Tensor:
         """One metric, [prompt, variant, read] in float64, differentiable in `left`; arguments as in a call."""
@@ -97,12 +110,12 @@ class Readings:
         group = self.prompts[which.tolist()]
         n_prompts, n, n_reads, _ = left.shape
         if metric.whole is not None:
-            rows = (self._logits(left[:, i]) for i in range(n))
+            rows = (self._logits(left[:, i], which) for i in range(n))
             return torch.stack([self._whole(metric, logits, group) for logits in rows], dim=1)
         at = self.at[torch.from_numpy(which)][:, columns]
         tokens = None if metric.tokens is None else metric.tokens(group, at)  # [prompt, read, token]
         if metric.columns and tokens is not None:
-            few = self._tokens(left.transpose(1, 2), tokens)  # [prompt, read, variant, token]
+            few = self._tokens(left.transpose(1, 2), tokens, which)  # [prompt, read, variant, token]
             return metric.value(few.flatten(0, 2), None, None).unflatten(0, (n_prompts, n_reads, n)).mT.double()
         reads = min(n_reads, max(1, LOGITS // self.model.vocab_size))  # at once
         step = max(1, LOGITS // max(1, self.model.vocab_size * reads))
@@ -114,9 +127,9 @@ class Readings:
                 reference = None
                 if metric.needs_base:
                     assert before is not None
-                    reference = self._logits(before[p, r])
+                    reference = self._logits(before[p, r], which[p])
                 for i, found in zip(range(0, n, step), some, strict=True):
-                    logits = self._logits(left[p, i : i + step, r])  # [variant, read, vocab]
+                    logits = self._logits(left[p, i : i + step, r], which[p])  # [variant, read, vocab]
                     k, width = logits.shape[:2]
                     mine = None if tokens is None else tokens[p, r].expand(k, -1, -1).flatten(0, 1).to(logits.device)
                     own = None if reference is None else reference.expand(k, -1, -1).flatten(0, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput, CutawayError
-from ..saving import result_kind
+from ..saving import reading, result_kind
 from .answer import section_tree
 from .refusal import Refusal
 
@@ -40,7 +40,8 @@ class Shelf:
             Refusal: no such id, or its folder cannot be read any more.
         """
         try:
-            return _opened(self._folder(name))
+            with reading(self._folder(name)):
+                return _opened(self._folder(name))
         except CutawayError as error:
             raise Refusal(409, str(error), "The saved result changed or is damaged.", "Make it again.") from None
 

@@ -263,8 +263,11 @@ def load_subspaces(path: str | Path) -> dict[str, Subspace]:
         raise BadInput(f"{path} cannot be read as safetensors: {error}.") from None
     if facts.get("cutaway") != "subspaces":
         raise BadInput(f"{path} holds no subspaces that Cutaway saved. Give its tensors as directions instead.")
-    made = {}
-    for name, known in json.loads(facts["subspaces"]).items():
-        mean, basis, variances = (tensors[f"{name}.{k}"] for k in ("mean", "basis", "variances"))
-        made[name] = Subspace(mean=mean, basis=basis, variances=variances, **known)
+    try:
+        made = {}
+        for name, known in json.loads(facts["subspaces"]).items():
+            mean, basis, variances = (tensors[f"{name}.{k}"] for k in ("mean", "basis", "variances"))
+            made[name] = Subspace(mean=mean, basis=basis, variances=variances, **known)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{path} is damaged: {type(error).__name__}: {error}. Fit the subspaces again.") from None
     return made

@@ -6,6 +6,7 @@ symmetric projection, <w, c(y)> = <c(w), y>: one vector a prompt serves every pa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..anatomy import Unembedding
 from ..errors import BadInput
+from ..finite import named, require_finite_logits
 from ..model import Model
 from ..prompts import Prompts, Read
 from ..trace import Trace
@@ -74,7 +76,12 @@ def read_direction(trace: Trace, x: Tensor, read: Read, toward: str) -> Directio
     step = max(1, CHUNK // model.vocab_size)
     parts = [
         _of_rows(
-            model, rows[i : i + step], answers[i : i + step], None if foils is None else foils[i : i + step], toward
+            model,
+            rows[i : i + step],
+            answers[i : i + step],
+            None if foils is None else foils[i : i + step],
+            toward,
+            lambda j, i=i: named(prompts, i + j),  # type: ignore[misc]
         )
         for i in range(0, len(rows), step)
     ]
@@ -93,11 +100,14 @@ def read_direction(trace: Trace, x: Tensor, read: Read, toward: str) -> Directio
     )
 
 
-def _of_rows(model: Model, rows: Tensor, answers: Tensor, foils: Tensor | None, toward: str) -> tuple[Tensor, ...]:
+def _of_rows(
+    model: Model, rows: Tensor, answers: Tensor, foils: Tensor | None, toward: str, who: Callable[[int], str]
+) -> tuple[Tensor, ...]:
     """For some states [prompt, d_model] before the final norm: the readout's column of W_U [prompt, d_model] and
     constant of b_U [prompt], with the logits' factor; the model's own value before the cap, and its own answer."""
     unembedding = model.anatomy.unembedding
     raw = model.read_before_cap(rows).double()  # [prompt, vocab]
+    require_finite_logits(model, raw, who, rows)
     logits = unembedding.cap_only(raw)
     at = torch.arange(len(answers), device=raw.device)
     answers = answers.to(raw.device)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..certificate import ANALYSES
 from ..errors import BadInput
+from ..finite import named, require_finite_logits
 from ..parts import LOGITS
 from ..prompts import Read, Token
 from ..results import prompt_coords, run_card, token_grid
@@ -71,10 +72,10 @@ def lens(trace: Trace, top: int = 5, of: Sequence[Token] | None = None, site: st
     streams = [trace.block(layer, [site])[site] for layer in range(n_layers)]
     final = trace.block(n_layers - 1, ["resid_post"])["resid_post"]
     for p, t in _chunks(prompts.mask, model.vocab_size):
-        log_q = torch.log_softmax(_logits(trace, final, p, t), -1)
+        log_q = torch.log_softmax(_logits(trace, final, p, t, "the last block's output"), -1)
         nxt = following[p, t]
         for layer, stream in enumerate(streams):
-            logits = _logits(trace, stream, p, t)
+            logits = _logits(trace, stream, p, t, f"L{layer}.{site}")
             log_p = torch.log_softmax(logits, -1)
             values, best = logits.topk(top)
             here = (p.numpy(), layer, t.numpy())
@@ -101,8 +102,12 @@ def _chunks(mask: Tensor, vocab: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield p[start : start + step], t[start : start + step]
 
 
-def _logits(trace: Trace, stream: Tensor, p: Tensor, t: Tensor) -> Tensor:
-    logits = trace.model.read(stream[p.to(stream.device), t.to(stream.device)])
+def _logits(trace: Trace, stream: Tensor, p: Tensor, t: Tensor, what: str) -> Tensor:
+    rows = stream[p.to(stream.device), t.to(stream.device)]
+    logits = trace.model.read(rows)
+    require_finite_logits(
+        trace.model, logits, lambda i: f"{named(trace.prompts, int(p[i]))}, {what} read at position {int(t[i])}", rows
+    )
     return logits if logits.dtype == torch.float64 else logits.float()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import BadInput
-from ..saving import result_kind
+from ..saving import reading, result_kind
 from ..studies import STUDIES
 
 
@@ -15,7 +15,11 @@ def page_of(folder: Path) -> str:
     Raises:
         BadInput: it is no result folder, or holds something that has no page.
     """
-    kind = result_kind(folder)
+    with reading(folder):
+        return _page(folder, result_kind(folder))
+
+
+def _page(folder: Path, kind: str) -> str:
     if kind == "patch":
         from .sweep import open_sweep
 

@@ -78,6 +78,8 @@ def _checked(row: str, n: int, path: Path) -> dict[str, Any]:
         value = json.loads(row)
     except json.JSONDecodeError as error:
         raise BadInput(f"{where} is not JSON: {error.msg} at character {error.pos + 1}.") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise BadInput(f"{where} is not read: {error}.") from None
     if not isinstance(value, dict):
         raise BadInput(f'{where} is not an object such as {{"clean": "...", "corrupt": "..."}}.')
     for name in ("clean", "corrupt"):

@@ -11,6 +11,7 @@ arXiv 2309.16042; Heimersheim & Nanda 2024, arXiv 2404.15255); the task of Wang 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 import xarray as xr
 
 from ...errors import Refused
+from ...finite import named
 from ...model import Model
 from ...readout.attribution import attribute
 from ...readout.head_scores import head_scores, role_attention
@@ -180,7 +182,7 @@ def depth(trace: Trace) -> xr.Dataset:
     found: dict[str, list[np.ndarray]] = {"logit_difference": [], "answer_probability": [], "foil_probability": []}
     for layer in range(trace.model.n_layers):
         parts = []
-        for some, logits in trace.model.read_in_parts(trace.rows("resid_post", layer, last)):
+        for some, logits in trace.model.read_in_parts(trace.rows("resid_post", layer, last), partial(named, prompts)):
             two, total = logits.gather(1, pairs[some].to(logits.device)), logits.double().logsumexp(-1, keepdim=True)
             parts.append(torch.cat([two.double(), total], dim=1).cpu())
         answer, foil, total = torch.cat(parts).T
