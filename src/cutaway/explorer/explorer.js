@@ -133,7 +133,7 @@ function look() {
     $("patch").disabled = !base.other;
     $("patch").title = base.other ? "" : "Type a prompt B to patch from.";
     const seconds = ((performance.now() - start) / 1000).toFixed(1);
-    say(refused.size ? `The rest took ${seconds} s; what could not be answered is said below.` : `Done in ${seconds} s. Choose a cell, a head or a token to change it.`);
+    say(refused.size ? `The rest took ${seconds} s; what could not be answered is said here.` : `Done in ${seconds} s. Choose a cell, a head or a token to change it.`);
   });
 }
 /** The grid of a pair: what of A restores its answer in B. */

@@ -113,7 +113,7 @@ def _logits(trace: Trace, stream: Tensor, p: Tensor, t: Tensor) -> Tensor:
 def _of(logits: Tensor, log_p: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rank, logit and log-probability of `ids` [row, token]."""
     logit = logits.gather(1, ids)
-    rank = torch.stack([torch.count_nonzero(logits > column[:, None], -1) for column in logit.T], dim=1)
+    rank = torch.stack([(logits > column[:, None]).sum(-1, dtype=torch.int32) for column in logit.T], dim=1)
     return rank, logit, log_p.gather(1, ids)
 
 
