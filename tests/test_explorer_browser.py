@@ -92,10 +92,10 @@ def test_a_prompt_becomes_views_and_a_cell_a_change(browser: Browser, url: str, 
         paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
         print(f"first contentful paint {theme} {width}: {paint} ms")
         ask(page, A, B)
-        for heading in ("Tokens and next token", "Two prompts", "the logit lens", "What wrote", "Where heads look"):
+        for heading in ("Tokens and next token", "Two prompts", "the logit lens$", "What wrote", "Where heads look"):
             assert page.get_by_role("heading", name=re.compile(heading)).is_visible(), heading
         assert "pocket is ready" in page.locator("#model").inner_text()
-        page.locator("table.lens td[data-at='3 4']").click()
+        page.locator("table.lens td[data-at='3 4']").first.click()
         assert page.locator("#place").input_value() == "L3.resid_post@4"
         assert page.locator("#placed").inner_text() == "layer 3, position 4 ␣Poland"
         page.locator("#patch").click()
@@ -254,7 +254,7 @@ def test_everything_by_keys_alone(browser: Browser, url: str) -> None:
 def test_an_address_brings_back_what_was_asked(browser: Browser, url: str) -> None:
     with browser.page(url) as (page, _):
         ask(page, A, B)
-        page.locator("table.lens td[data-at='2 3']").click()
+        page.locator("table.lens td[data-at='2 3']").first.click()
         kept = page.url
         assert "a=The" in kept and "layer=2" in kept
     with browser.page(kept) as (page, seen):
@@ -266,7 +266,7 @@ def test_an_address_brings_back_what_was_asked(browser: Browser, url: str) -> No
 def test_a_report_is_saved_and_stands_alone(browser: Browser, url: str, tmp_path: Path) -> None:
     with browser.page(url) as (page, seen):
         ask(page, A)
-        page.locator("table.lens td[data-at='3 4']").click()
+        page.locator("table.lens td[data-at='3 4']").first.click()
         page.locator("#zero").click()
         page.locator("#changes > section").wait_for(timeout=30_000)
         with page.expect_download() as got:
