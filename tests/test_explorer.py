@@ -175,6 +175,10 @@ def test_only_known_results_are_opened(web: TestClient, name: str) -> None:
         (b'{"kind": "nothing", "text": "x"}', 400), (b'{"kind": "tokens", "text": "x", "path": "/etc"}', 400),
         (b'{"kind": "compare", "text": "x"}', 400), (b'{"kind": "edit", "text": "x"}', 400),
         (b'{"kind": "edit", "text": "x", "edit": "zero", "place": "L0.pattern"}', 400),
+        (b'{"kind": "edit", "text": "x", "edit": "zero", "place": "L0H0.pattern@1"}', 400),
+        (b'{"kind": "edit", "text": "x", "edit": "zero", "place": "L0H0.pattern@1<-x"}', 400),
+        (b'{"kind": "edit", "text": "x", "edit": "zero", "place": "L0H0.z@1<-0"}', 400),
+        (b'{"kind": "edit", "text": "x", "edit": "add", "toward": "x", "place": "L0H0.pattern@1<-0"}', 400),
         (b'{"kind": "edit", "text": "x", "edit": "zero", "place": "__import__"}', 400),
         (b'{"kind": "edit", "text": "x", "edit": "zero", "place": "resid_pre@0"}', 400),
         (b'{"kind": "edit", "text": "x", "edit": "patch", "place": "L0.resid_pre@0"}', 400),
@@ -229,6 +233,8 @@ def test_what_the_model_cannot_do_is_an_error_event(web: TestClient) -> None:
     for question in (
         {"kind": "edit", "text": A, "edit": "zero", "place": "L99.resid_pre@0"},
         {"kind": "edit", "text": A, "edit": "zero", "place": "L0.resid_pre@99"},
+        {"kind": "edit", "text": A, "edit": "zero", "place": "L0H0.pattern@2<-3"},
+        {"kind": "edit", "text": A, "edit": "zero", "place": "L0H77.pattern@2<-1"},
         {"kind": "grid", "text": A, "other": "Peru"},
         {"kind": "lens", "text": A, "answer": "no such single token"},
         {"kind": "tokens", "text": "word " * 700},
@@ -389,6 +395,70 @@ def test_a_grids_cells_are_those_of_a_hook(model: cutaway.Model, subject: Subjec
         share = (float(logits[w] - logits[lima]) - ends[0]) / (ends[1] - ends[0])
         assert found["normalized"][layer][position] == pytest.approx(share, abs=1e-3)
     assert len(found["control"]) == limits.GRID_DRAWS
+
+
+def weight_by_hand(
+    model: cutaway.Model, text: str, layer: int, head: int, query: int, key: int, by: float
+) -> torch.Tensor:
+    """Logits at the end with one attention weight moved by so much: its value vector, added to the head's output."""
+    attention, d = model.hf.transformer.h[layer].attn, model.d_model // model.n_heads
+    values: list[torch.Tensor] = []
+
+    def seen(module: Any, args: Any, out: torch.Tensor) -> None:
+        values.append(out[..., -model.d_model :].unflatten(-1, (model.n_heads, d)))
+
+    def moved(module: Any, args: Any) -> Any:
+        z = args[0].clone()
+        z[:, query, head * d : (head + 1) * d] += by * values[0][:, key, head]
+        return (z, *args[1:])
+
+    hooks = [attention.c_attn.register_forward_hook(seen), attention.c_proj.register_forward_pre_hook(moved)]
+    try:
+        with torch.no_grad():
+            return model.hf(model.prompts(text).ids).logits[0, -1]
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@pytest.mark.parametrize("edit", ["zero", "patch"])
+def test_a_weight_of_a_pattern_is_moved_as_a_hook_moves_it(model: cutaway.Model, subject: Subject, edit: str) -> None:
+    made = ask(subject, kind="edit", text=A, other=B, edit=edit, place="L4H1.pattern@-1<-4")
+    w, lima = model.token_id(" Warsaw"), model.token_id(" Lima")
+    mine, theirs = (model.trace(text)["pattern", 4][0, :, 5, 4] for text in (A, B))
+    aim = 0.0 if edit == "zero" else float(theirs[1])
+    by = aim - float(mine[1])
+    before = by_hand(model, A, 0, 0, None)
+
+    def change(head: int, key: int) -> float:
+        after = weight_by_hand(model, A, 4, head, 5, key, by)
+        return float((after[w] - after[lima]) - (before[w] - before[lima]))
+
+    assert made.facts["effect"]["logit_diff"] == pytest.approx(change(1, 4), abs=2e-3) and abs(by) > 1e-3
+    other = made.facts["control"]
+    keys = [change(1, key) for key in (0, 1, 2, 3, 5)]
+    heads = [change(head, 4) for head in range(model.n_heads) if head != 1]
+    assert other["same weight, other token"]["logit_diff"] == pytest.approx(keys, abs=2e-3)
+    assert other["same weight, other head"]["logit_diff"] == pytest.approx(heads, abs=2e-3)
+    assert ("another word there" in other) == (edit == "patch")
+    space: dict[str, Any] = {}
+    exec(compile(made.python, "offered", "exec"), space)
+    assert space["found"]["effect"].sel(metric="logit_diff").item() == pytest.approx(change(1, 4), abs=2e-3)
+
+
+def test_a_small_gap_is_said_and_effects_are_shown_in_logits(model: cutaway.Model, subject: Subject) -> None:
+    plain = ask(subject, kind="grid", text=A, other=B)
+    assert "share" in plain.parts[0].caption and not any("differ by only" in one for one in plain.sentences)
+    ends = [model.trace(text).logits[0, -1].double() for text in (A, B)]
+    gaps, city = ends[0] - ends[1], model.token_id(" city")
+    near = (gaps - gaps[city]).abs()
+    near[city] = torch.inf
+    foil = next(i for i in near.argsort().tolist() if model.token_text(i).strip().isalpha())
+    made = ask(subject, kind="grid", text=A, other=B, answer=" city", foil=model.token_text(foil))
+    assert "differ by only" in made.sentences[1] and "in logits" in made.parts[0].caption
+    gap = float(near[foil])
+    assert abs(made.facts["reference"] - made.facts["base"]) == pytest.approx(gap, abs=2e-3) and gap < 0.5
+    assert "share" not in made.parts[0].caption
 
 
 def test_a_control_is_as_long_as_the_change_and_points_elsewhere(model: cutaway.Model) -> None:

@@ -92,10 +92,10 @@ def test_a_prompt_becomes_views_and_a_cell_a_change(browser: Browser, url: str, 
         paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
         print(f"first contentful paint {theme} {width}: {paint} ms")
         ask(page, A, B)
-        for heading in ("Tokens and next token", "Two prompts", "the logit lens", "What wrote", "Where heads look"):
+        for heading in ("Tokens and next token", "Two prompts", "the logit lens$", "What wrote", "Where heads look"):
             assert page.get_by_role("heading", name=re.compile(heading)).is_visible(), heading
         assert "pocket is ready" in page.locator("#model").inner_text()
-        page.locator("table.lens td[data-at='3 4']").click()
+        page.locator("table.lens td[data-at='3 4']").first.click()
         assert page.locator("#place").input_value() == "L3.resid_post@4"
         assert page.locator("#placed").inner_text() == "layer 3, position 4 ␣Poland"
         page.locator("#patch").click()
@@ -119,6 +119,19 @@ def test_heads_tokens_and_terms_are_places(browser: Browser, url: str) -> None:
         assert page.locator("#place").input_value() == "L3H1.z"
         page.locator("#zero").click()
         page.get_by_role("heading", name="Zeroing L3H1.z").wait_for(timeout=30_000)
+        matrix = page.locator("canvas.matrix")
+        side = matrix.bounding_box()["width"] / 6
+        matrix.click(position={"x": 4.5 * side, "y": 5.5 * side})
+        assert page.locator("#place").input_value() == "L3H1.pattern@5<-4"
+        assert page.locator("#placed").inner_text() == "layer 3, head 1, position 5 ␣is, its weight on 4 ␣Poland"
+        matrix.focus()
+        for key in ("ArrowUp", "ArrowLeft", "ArrowLeft", "Enter"):
+            page.keyboard.press(key)
+        assert page.locator(".tip").inner_text().startswith("␣Poland (4) looks at ␣of (3)")
+        assert page.locator("#place").input_value() == "L3H1.pattern@4<-3"
+        page.locator("#zero").click()
+        page.get_by_role("heading", name="Zeroing L3H1.pattern@4<-3").wait_for(timeout=30_000)
+        page.get_by_role("button", name="Remove this").first.click()
         page.locator("figure.prompt .chip").nth(4).click()
         assert page.locator("#place").input_value() == "L0.resid_pre@4"
         page.locator(".splitting summary[data-layer='5']").first.click()
@@ -147,7 +160,34 @@ def test_a_pair_is_patched_place_by_place_and_can_be_stopped(browser: Browser, u
         assert page.locator("#place").input_value() == "L1.resid_pre@4" and page.locator("#which").input_value() == "B"
         page.locator("#patch").click()
         page.get_by_role("heading", name=re.compile("Patching L1.resid_pre@4 .*Poland")).wait_for(timeout=30_000)
+        lens = page.locator("figure[data-view=lens][data-prompt=B]")
+        assert lens.count() == 1 and "Peru" in lens.locator("table.lens thead").inner_text()
+        lens.locator("td[data-at='3 4']").click()
+        assert page.locator("#place").input_value() == "L3.resid_post@4" and page.locator("#which").input_value() == "B"
         quiet(seen, url)
+
+
+def test_a_part_that_is_refused_keeps_no_other_back(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cutaway.errors import Refused
+    from cutaway.explorer import worker
+
+    real = worker.answered
+
+    def partly(subject: Any, question: Any, progress: Any) -> Any:
+        if question.kind == "lens":
+            raise Refused("The lens is not certified for this model.")
+        return real(subject, question, progress)
+
+    monkeypatch.setattr(worker, "answered", partly)
+    model = cutaway.load("pocket")
+    with explorer(lambda: model, "pocket") as address, browser.page(address) as (page, seen):
+        page.locator("#text").fill(A)
+        page.get_by_role("button", name="Look", exact=True).click()
+        page.get_by_text(re.compile("The rest took")).wait_for(timeout=30_000)
+        assert page.locator("#trouble").inner_text() == "The lens is not certified for this model."
+        assert page.locator("table.lens").count() == 0 and page.locator(".thumb").count() == 24
+        assert page.get_by_role("heading", name="What wrote the prediction").is_visible()
+        quiet(seen, address)
 
 
 def test_progress_is_shown_and_stopping_frees_the_worker(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +254,7 @@ def test_everything_by_keys_alone(browser: Browser, url: str) -> None:
 def test_an_address_brings_back_what_was_asked(browser: Browser, url: str) -> None:
     with browser.page(url) as (page, _):
         ask(page, A, B)
-        page.locator("table.lens td[data-at='2 3']").click()
+        page.locator("table.lens td[data-at='2 3']").first.click()
         kept = page.url
         assert "a=The" in kept and "layer=2" in kept
     with browser.page(kept) as (page, seen):
@@ -226,7 +266,7 @@ def test_an_address_brings_back_what_was_asked(browser: Browser, url: str) -> No
 def test_a_report_is_saved_and_stands_alone(browser: Browser, url: str, tmp_path: Path) -> None:
     with browser.page(url) as (page, seen):
         ask(page, A)
-        page.locator("table.lens td[data-at='3 4']").click()
+        page.locator("table.lens td[data-at='3 4']").first.click()
         page.locator("#zero").click()
         page.locator("#changes > section").wait_for(timeout=30_000)
         with page.expect_download() as got:

@@ -123,7 +123,7 @@ class View:
     def __str__(self) -> str:
         if isinstance(self.result, Study) and not self.shown:
             return "\n".join([self.result.title, *(f"- {finding}" for finding in self.result.findings)])
-        return "\n\n".join(f"{one.heading}\n{_as_text(one.text or one.parts[0])}" for one in self.shown)
+        return "\n\n".join(f"{one.heading}\n{as_text(one.text or one.parts[0])}" for one in self.shown)
 
     __repr__ = __str__
 
@@ -160,11 +160,11 @@ def _height(part: Picture | Table) -> int:
     return int(own) + (560 if part.kind == "attention" else 220)
 
 
-def _as_text(part: Picture | Table) -> str:
+def as_text(part: Picture | Table) -> str:
     """A table in columns; a picture in words, with its numbers in columns."""
     if isinstance(part, Picture):
         words, numbers = f"{part.caption} {part.words}".strip(), part.numbers()
-        return words if numbers is None else f"{words}\n{_as_text(numbers)}"
+        return words if numbers is None else f"{words}\n{as_text(numbers)}"
     rows = [list(part.columns), *([cell.words for cell, _ in part.cells(row)] for row in part.rows[:ROWS])]
     wide = [max(len(row[j]) for row in rows) for j in range(len(part.columns))]
     left = [name in part.left for name in part.columns]

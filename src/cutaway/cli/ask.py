@@ -61,7 +61,7 @@ def ask(
     questions = [one.facts() for one in asked]
 
     def show(console: Console) -> None:
-        from ..showing import _as_text
+        from ..showing import as_text
         from ..views import Verbatim
 
         for one in found:
@@ -70,7 +70,7 @@ def ask(
                 console.print(shown_text(sentence))
             for part in one.parts:
                 console.print()
-                console.print(part.text if isinstance(part, Verbatim) else _as_text(part))
+                console.print(part.text if isinstance(part, Verbatim) else as_text(part))
 
     def page() -> str:
         from ..explorer.answer import report

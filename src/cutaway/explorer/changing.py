@@ -22,9 +22,9 @@ from ..views import Cell, Table, shade_of
 from ..wording import number, percent, prose, quoted, shown_text, signed
 from . import written
 from .answer import Answer
-from .control import other_words, patched_from, same_length
+from .control import OTHER_HEAD, OTHER_TOKEN, other_words, patched_from, same_length, same_weight
 from .limits import DRAWS
-from .question import METRICS, Question
+from .question import FROM, METRICS, Question
 from .spread import spread
 from .subject import Subject
 
@@ -40,18 +40,24 @@ def edited(subject: Subject, question: Question, progress: Progress) -> Answer:
     trace = subject.trace(question.text, answer, foil)
     base = trace.prompts
     source = subject.prompts(question.other, answer, foil) if question.other else None
-    where = _where(place)
+    where = _where(question, base)
     edit, line, named = _edit(subject, question, trace, source, where)
     after_trace = model.trace(base, edits=edit)
-    change = _at(after_trace, place) - _at(trace, place)
-    controls: dict[str, Edit] = {"random, same length": same_length(place.site, change, DRAWS, **where)}
+    change = _at(after_trace, place, question.key) - _at(trace, place, question.key)
+    if question.key is None:
+        controls: dict[str, Edit] = {"random, same length": same_length(place.site, change, DRAWS, **where)}
+    else:
+        at = (place.layer, place.head, where["queries"], question.key)
+        controls = same_weight(float(change), *at, model.n_heads, DRAWS)  # type: ignore[arg-type]
     if question.edit == "patch" and source is not None:
         words = other_words(model, base, source, DRAWS)
         if words and isinstance(place.at, int | None):
             controls["another word there"] = patched_from(place.site, words, **where)
-    found = sweep(model, base, edit, metric=list(METRICS), progress=progress)
+    part = parts(progress, 1 + len(controls))
+    found = sweep(model, base, edit, metric=list(METRICS), progress=part(0))
     draws = {
-        name: sweep(model, base, control, metric=list(METRICS), progress=progress) for name, control in controls.items()
+        name: sweep(model, base, control, metric=list(METRICS), progress=part(i))
+        for i, (name, control) in enumerate(controls.items(), 1)
     }
     before, after, effect = (_of(found, what) for what in ("base", "value", "effect"))
     quantity = f"logit({shown(answer)}) - logit({shown(foil)})"
@@ -63,12 +69,15 @@ def edited(subject: Subject, question: Question, progress: Progress) -> Answer:
     }
     metric = question.metric
     picture = spread(effect[metric], {n: s[metric] for n, s in spreads.items()}, names[metric], UNITS[metric])
-    did = f"{DID[question.edit]} {place}{named}"
+    written_place = f"{place}" + ("" if question.key is None else f"{FROM}{question.key}")
+    did = f"{DID[question.edit]} {written_place}{named}"
     sentences = [
         _sentence(did, names[metric], before[metric], after[metric], effect[metric], metric),
         *(_compared(name, s[metric], effect[metric]) for name, s in spreads.items()),
         "One prompt, one place: this says nothing about other prompts, and a small effect does not mean unused.",
     ]
+    if question.key is not None:
+        sentences.insert(1, _weights(_at(trace, place, question.key), _at(after_trace, place, question.key)))
     if not bool(change.abs().max() > 0):
         sentences.insert(1, "The edit changes nothing there: what is put in is what stood there already.")
     numbers = _metrics(names, before, after, effect, spreads)
@@ -88,7 +97,7 @@ def edited(subject: Subject, question: Question, progress: Progress) -> Answer:
         ),
         written.asking(subject, question),
         {
-            "place": str(place),
+            "place": written_place,
             "edit": question.edit,
             "before": before,
             "after": after,
@@ -98,15 +107,42 @@ def edited(subject: Subject, question: Question, progress: Progress) -> Answer:
     )
 
 
-def _where(place: Place) -> dict[str, Any]:
-    where: dict[str, Any] = {"layers": place.layer, "positions": "all" if place.at is None else place.at}
+def parts(progress: Progress, whole: int) -> Callable[[int], Progress]:
+    """The progress of each of several sweeps as a part of the whole, so that the bar only ever grows."""
+
+    def part(i: int) -> Progress:
+        return lambda done, total: progress(i * total + done, whole * total)
+
+    return part
+
+
+def _where(question: Question, base: Prompts) -> dict[str, Any]:
+    place = question.at
+    where: dict[str, Any] = {"layers": place.layer}
     if place.head is not None:
         where["heads"] = place.head
-    return where
+    if question.key is None:
+        return where | {"positions": "all" if place.at is None else place.at}
+    query = int(base.at(place.at)[0])  # type: ignore[arg-type]
+    if question.key > query:
+        raise BadInput(
+            f"Token {query} cannot look at token {question.key}, which comes later, so there is no weight to change. "
+            "Choose a key that is not after the query."
+        )
+    return where | {"queries": query, "keys": question.key}
 
 
-def _at(trace: Any, place: Place) -> Tensor:  # [position, (head,) width]
-    return trace[place.site, place.layer][0]
+def _at(trace: Any, place: Place, key: int | None = None) -> Tensor:  # [position, (head,) width]; of a pattern [1]
+    if key is None:
+        return trace[place.site, place.layer][0]
+    return trace[place.site, place.layer][0, place.head, trace.prompts.at(place.at)[0], key]
+
+
+def _weights(before: Tensor, after: Tensor) -> str:
+    return (
+        f"The weight goes from {number(float(before))} to {number(float(after))}; the other weights of its row stay "
+        "as they are, so the sum of the row changes with it."
+    )
 
 
 def _edit(
@@ -186,6 +222,8 @@ def _sentence(did: str, what: str, before: float, after: float, effect: float, m
 _CONTROLS = {
     "random, same length": "Control: random directions of the same length",
     "another word there": "Control: patches from the same frame with random tokens where the prompts differ",
+    OTHER_TOKEN: "Control: the same change of this head's weight on other tokens",
+    OTHER_HEAD: "Control: the same change of the same weight in other heads of the layer",
 }
 
 
@@ -204,9 +242,11 @@ def _metrics(
     rows = []
     for metric, name in names.items():
         row = [name, _form(metric, before[metric]) if metric != "kl" else "—", _form(metric, after[metric])]
-        row.append(signed(effect[metric]))
+        scale, unit = (100, " points") if metric == "prob" else (1, "")
+        row.append(f"{signed(scale * effect[metric])}{unit}")
         for draws in spreads.values():
-            row.append(f"{signed(min(draws[metric]))} to {signed(max(draws[metric]))}")
+            low, high = scale * min(draws[metric]), scale * max(draws[metric])
+            row.append(f"{signed(low)} to {signed(high)}{unit}")
         rows.append(row)
     columns = ["metric", "before", "after", "change", *(f"control: {n}" for n in spreads)]
     return Table("Every metric before and after, with the range of the control's draws.", columns, rows, ["metric"])
@@ -242,4 +282,4 @@ def compared_choices(
     return Table(f"{caption}; changed: its rank is another.", columns, rows, ["token"], changed=changed)
 
 
-__all__ = ["Progress", "compared_choices", "edited"]
+__all__ = ["Progress", "compared_choices", "edited", "parts"]

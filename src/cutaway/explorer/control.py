@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..controls.draws import unit
+from ..controls.draws import generator, random_units
 from ..edits.cells import Change, Edit
 from ..edits.operations import Operation, Runs, TakeFrom
 from ..prompts import Prompts
 
 if TYPE_CHECKING:
     from ..model import Model
+
+OTHER_TOKEN, OTHER_HEAD = "same weight, other token", "same weight, other head"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +34,43 @@ class Push(Operation):
 
 def same_length(site: str, change: Tensor, draws: int, seed: int = 0, **where: Any) -> Edit:
     """At each token a random direction, as long as the change [position, ...] is there; an axis `draw`."""
-    generator = torch.Generator().manual_seed(seed)
-    length = change.float().cpu().norm(dim=-1, keepdim=True)
-    operations = []
-    for _ in range(draws):
-        random = torch.randn(change.shape, generator=generator)
-        operations.append(Push(unit(random) * length))
-    return Edit(site, (("draw", tuple(range(draws))),), tuple(operations), **where, name="random direction")
+    rng, width = generator(seed, "same length"), change.shape[-1]
+    length = change.double().cpu().norm(dim=-1, keepdim=True)
+    units = random_units(draws * length.numel(), width, rng).view(draws, *change.shape)
+    operations = tuple(Push(one * length) for one in units)
+    return Edit(site, (("draw", tuple(range(draws))),), operations, **where, name="random direction")
+
+
+@dataclass(frozen=True)
+class Shift(Operation):
+    """Adds a number: to the weights of a pattern that are chosen."""
+
+    by: float
+
+    def new(self, old: Tensor, change: Change, prompt: Tensor, position: Tensor, runs: Runs) -> Tensor:
+        return old + self.by
+
+    def describe(self) -> str:
+        return f"{self.by:+.6g}"
+
+
+def same_weight(
+    by: float, layer: int, head: int, query: int, key: int, n_heads: int, draws: int, seed: int = 0
+) -> dict[str, Edit]:
+    """The same change of a weight [layer, head, query, key] of a pattern elsewhere: on other keys, in other heads."""
+    rng = generator(seed, "same weight")
+
+    def some(n: int, but: int) -> list[int]:
+        others = [i for i in range(n) if i != but]
+        return sorted(rng.permutation(others)[:draws].tolist())
+
+    keys, heads = some(query + 1, key), some(n_heads, head)
+    made = {}
+    if keys:
+        made[OTHER_TOKEN] = Edit("pattern", (), (Shift(by),), layer, head, queries=query, keys=keys)
+    if heads:
+        made[OTHER_HEAD] = Edit("pattern", (), (Shift(by),), layer, heads, queries=query, keys=key)
+    return made
 
 
 def other_words(model: Model, base: Prompts, source: Prompts, draws: int, seed: int = 0) -> list[Prompts]:
@@ -48,13 +80,13 @@ def other_words(model: Model, base: Prompts, source: Prompts, draws: int, seed: 
     differs = (source.ids != base.ids)[0].nonzero()[:, 0]
     if not len(differs):
         return []
-    generator = torch.Generator().manual_seed(seed)
+    rng = generator(seed, "other words")
     special = set(getattr(model.tokenizer, "all_special_ids", []) or [])
     allowed = torch.tensor([i for i in range(model.vocab_size) if i not in special])
     made = []
     for _ in range(draws):
         ids = source.ids.clone()
-        ids[0, differs] = allowed[torch.randint(len(allowed), (len(differs),), generator=generator)]
+        ids[0, differs] = allowed[torch.from_numpy(rng.integers(0, len(allowed), len(differs)))]
         made.append(Prompts(ids, base.answers, base.foils, tokenizer=model.tokenizer, vocab_size=model.vocab_size))
     return made
 

@@ -1,6 +1,6 @@
 // The explorer's page: prompts in, views out; a place chosen in any view can be changed. Text only ever becomes text.
 import { ask, get, Refused } from "/ask.js";
-import { placeOf, spell } from "/place.js";
+import { entryAt, placeOf, spell } from "/place.js";
 
 const $ = (id) => document.getElementById(id);
 const shown = []; // {question, element, python}: what a report would hold
@@ -101,25 +101,39 @@ function clear() {
 
 const fields = { a: "text", b: "other", answer: "answer", foil: "foil" };
 const asked = () => Object.fromEntries(Object.values(fields).map((id) => [id, $(id).value]).filter(([, value]) => value));
-const VIEWS = [["tokens", "Reading the prompt"], ["compare", "Comparing"], ["lens", "Reading every layer"], ["attribution", "Adding up what was written"], ["attention", "Looking where heads look"]];
+/** What is asked about a prompt (or a pair), in the order in which it is shown: what is quick first. */
+function views(base) {
+  const pair = base.other ? [["Comparing", { kind: "compare", ...base }]] : [];
+  const b = ({ answer, foil }) => ({ kind: "lens", text: base.other, answer, foil, prompt: "B" }); // what A's lens follows
+  return [["Reading the prompt", { kind: "tokens", ...base }], ...pair, ["Reading every layer", { kind: "lens", ...base }],
+    ...(base.other ? [["Reading every layer of B", b]] : []), ["Looking where heads look", { kind: "attention", ...base }],
+    ["Adding up what was written", { kind: "attribution", ...base }]];
+}
 
 function look() {
   if (!$("text").value) { $("text").focus(); trouble(new Refused({ what: "There is no prompt.", why: "", do: "Type one, or press an example." })); return; }
   remember();
   return work(async (signal) => {
-    const start = performance.now(), base = asked();
-    let first = true;
-    for (const [kind, words] of VIEWS) {
-      if (kind === "compare" && !base.other) continue;
-      const found = await ask("/api/ask", { kind, ...base }, told(words), signal);
+    const start = performance.now(), base = asked(), refused = new Set();
+    let first = true, targets = base;
+    for (const [words, given] of views(base)) {
+      const question = typeof given === "function" ? given(targets) : given;
+      let found = null;
+      try { found = await ask("/api/ask", question, told(words), signal); } catch (error) {
+        if (first || !(error instanceof Refused)) throw error; // without its tokens there is nothing to show of a prompt
+        if (!refused.has(error.parts.what)) trouble(error);
+        refused.add(error.parts.what);
+        continue; // one part that cannot be had keeps none of the others back
+      }
       if (first) { clear(); closeResults(); tokens = { A: [], B: [] }; first = false; }
-      if (kind === "tokens") tokens.A = found.facts.tokens;
-      const element = put($("answers"), { kind, ...base }, found);
-      if (kind === "compare") { tokens.B = [...element.querySelectorAll("figure.prompt .chip")].map((chip) => chip.textContent); $("answers").append(gridForm(base)); }
+      if (question.kind === "tokens") tokens.A = found.facts.tokens;
+      const element = put($("answers"), question, found);
+      if (question.kind === "compare") { targets = found.facts; tokens.B = [...element.querySelectorAll("figure.prompt .chip")].map((chip) => chip.textContent); $("answers").append(gridForm(base)); }
     }
     $("patch").disabled = !base.other;
     $("patch").title = base.other ? "" : "Type a prompt B to patch from.";
-    say(`Done in ${((performance.now() - start) / 1000).toFixed(1)} s. Choose a cell, a head or a token to change it.`);
+    const seconds = ((performance.now() - start) / 1000).toFixed(1);
+    say(refused.size ? `The rest took ${seconds} s; what could not be answered is said here.` : `Done in ${seconds} s. Choose a cell, a head or a token to change it.`);
   });
 }
 /** The grid of a pair: what of A restores its answer in B. */
@@ -167,6 +181,9 @@ function change(edit) {
 document.addEventListener("cutaway:chosen", (event) => {
   const { places, from } = event.detail, figure = from?.closest?.("figure.view");
   if (!places || !shown.length) return;
+  offer(places, from, figure);
+});
+function offer(places, from, figure) {
   const place = placeOf(places, figure);
   if (!place) return;
   chosenAt = from;
@@ -174,6 +191,18 @@ document.addEventListener("cutaway:chosen", (event) => {
   $("which").value = places.prompt === "B" ? "B" : "A";
   placed();
   $("change").hidden = false;
+}
+/** An entry of an attention map: the view itself offers heads and tokens; here a single weight can be changed too. */
+function offerEntry(canvas, at) {
+  const figure = canvas.closest("figure.view"), head = figure?.querySelector(".thumb.chooses");
+  if (!head || !at || !shown.length) return;
+  offer({ layer: head.dataset.layer, head: head.dataset.head, query: at[0], key: at[1], prompt: figure.dataset.prompt }, canvas, figure);
+}
+document.addEventListener("click", (event) => { if (event.target.matches?.("canvas.matrix")) offerEntry(event.target, entryAt(event.target, event)); });
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !event.target.matches?.("canvas.matrix")) return;
+  event.preventDefault();
+  offerEntry(event.target, entryAt(event.target, null));
 });
 function placed() {
   const words = spell($("place").value, tokens[$("which").value]);

@@ -12,7 +12,13 @@ DRAWS = 20
 """Draws of a control beside one edit."""
 GRID_DRAWS = 3
 """Draws of a control beside a grid."""
+SMALL_GAP = 0.5
+"""Logits between two prompts below which an effect is no longer given as a share of them."""
+LARGE_SHARE = 3.0
+"""The largest share that is still read as one; beyond it the gap is small against what patches do."""
 WEIGHTS = 3_000_000
 """Attention weights sent at once; beyond that the last layers only."""
+RECORDED = 2**27
+"""Bytes of activations that a run of a prompt keeps for the views of it."""
 CELLS = 20_000
 """Cells of a grid."""

@@ -10,10 +10,11 @@ import numpy as np
 
 from .. import attention_patterns, attribute, lens
 from ..errors import Refused
-from ..figures import attention_figure, contributions, lens_figure, next_token_table, split_terms, splitting
+from ..figures import attention_figure, lens_figure, next_token_table, split_terms, splitting
+from ..figures.contributions import largest, place_of
 from ..tokens import shown
 from ..top import top_table
-from ..views import Picture, Table, node
+from ..views import Picture, Table, Term, node
 from ..wording import label, percent, prose, quoted, signed
 from . import written
 from .answer import Answer
@@ -73,7 +74,7 @@ def lens_answer(subject: Subject, question: Question, progress: Progress) -> Ans
     found = lens(subject.trace(question.text), top=8, of=[answer, foil])
     picture = replace(lens_figure(found, 0), places={"prompt": question.prompt})
     return Answer(
-        "Layer by layer: the logit lens",
+        "Layer by layer: the logit lens" + (", prompt B" if question.prompt == "B" else ""),
         [],
         [picture],
         written.python(subject, question, "", "", f"cutaway.show(cutaway.lens(t, top=8, of={[answer, foil]!r}))"),
@@ -108,7 +109,7 @@ def attribution(subject: Subject, question: Question, progress: Progress) -> Ans
     drawn = splitting(terms, total, title, str(whole.attrs["units"]), caption)
     parts = [replace(drawn, places={"prompt": question.prompt})]
     if "by_head" in arrays:
-        parts.append(replace(contributions(arrays["by_head"], 0, 12), places={"prompt": question.prompt}))
+        parts.append(replace(_largest(arrays["by_head"], total), places={"prompt": question.prompt}))
     return Answer(
         "What wrote the prediction",
         [*([f"Not split further: {refused}"] if refused else [])],
@@ -117,6 +118,23 @@ def attribution(subject: Subject, question: Question, progress: Progress) -> Ans
         written.shell(subject, "attribute", question.text, "--answer", answer, "--foil", foil),
         {"answer": answer, "foil": foil, "total": total},
     )
+
+
+def _largest(by_head: Any, total: float) -> Picture:
+    """The heads and MLPs that wrote most, whatever their layer, in the model's order."""
+    units, one = str(by_head.attrs["units"]), by_head.isel(prompt=0)
+    index = {str(name): i for i, name in enumerate(one["term"].values)}
+    terms = [
+        Term(name, value, places=_place(one, index[name], name) if name in index else {})
+        for name, value in largest(one, 12)
+    ]
+    title = f"The largest heads and MLPs: {one['quantity'].values} = {signed(total)} {units}"
+    caption = "The 12 largest of all heads, MLPs and constants, in the model's order; the others are one bar."
+    return splitting(terms, total, title, units, caption)
+
+
+def _place(terms: Any, i: int, name: str) -> dict[str, int | str]:
+    return {**place_of(terms, i), **({"term": name} if "." in name else {})}
 
 
 def attention(subject: Subject, question: Question, progress: Progress) -> Answer:
@@ -149,6 +167,6 @@ def _by_head(trace: Any, layers: int, heads: int) -> np.ndarray | None:
     except Refused:
         return None
     size = np.zeros((layers, heads))
-    for k in np.flatnonzero(terms["kind"].values == "head"):
-        size[int(terms["layer"][k]), int(terms["head"][k])] = terms.values[0, k]
+    some = terms["kind"].values == "head"
+    size[terms["layer"].values[some], terms["head"].values[some]] = terms.values[0, some]
     return size

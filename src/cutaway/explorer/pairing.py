@@ -12,12 +12,12 @@ from ..errors import BadInput
 from ..figures import effect_grid
 from ..tokens import shown
 from ..views import Picture
-from ..wording import label, prose, signed
+from ..wording import label, number, prose, signed
 from . import written
 from .answer import Answer
 from .changing import Progress, compared_choices
 from .control import other_words, patched_from
-from .limits import CELLS, GRID_DRAWS
+from .limits import CELLS, GRID_DRAWS, LARGE_SHARE, SMALL_GAP
 from .looking import token_row
 from .question import Question
 from .subject import Subject
@@ -76,48 +76,70 @@ def grid(subject: Subject, question: Question, progress: Progress) -> Answer:
             f"The grid has {cells} cells; at most {CELLS} are run here. Shorten the prompts, or use cutaway patch."
         )
     words = other_words(model, corrupt, clean, GRID_DRAWS)
-    whole, share = 1 + bool(words), [0]
+    both = cells * (1 + GRID_DRAWS * bool(words))
 
-    def part(done: int, total: int) -> None:
-        progress(share[0] * total + done, whole * total)
+    def part(before: int) -> Progress:
+        return lambda done, total: progress(before + done, both)
 
-    found = sweep(model, corrupt, patch(site, clean), metric="logit_diff", progress=part)
-    share[0] = 1
-    other = sweep(model, corrupt, patched_from(site, words), metric="logit_diff", progress=part) if words else None
+    found = sweep(model, corrupt, patch(site, clean), metric="logit_diff", progress=part(0))
+    other = (
+        sweep(model, corrupt, patched_from(site, words), metric="logit_diff", progress=part(cells)) if words else None
+    )
     quantity = f"logit({shown(answer)}) - logit({shown(foil)})"
     base, aim = float(found["base"].values[0]), float(found["reference"].values[0])
-    if abs(aim - base) < 1e-6:
-        raise BadInput(
-            f"A and B have the same {quantity}, so there is nothing to restore. Choose another answer or foil."
-        )
-    values = found["normalized"].isel(prompt=0, drop=True)
-    tokens = [clean.tokens[0], corrupt.tokens[0]]
-    parts = [_drawn(values, site, tokens, f"{site} of A put into B", "share of the way from B to A")]
+    effect = found["effect"].isel(prompt=0, drop=True)
+    null = None if other is None else other["effect"].isel(prompt=0, drop=True).transpose("draw", *effect.dims)
+    gap = aim - base
+    shared, warning = _shared(effect.values, gap)
+    scale, unit = (gap, "share of the way from B to A") if shared else (1.0, "change in logits")
+    values = effect / scale
     largest = np.unravel_index(int(np.nanargmax(np.abs(values.values))), values.shape)
     where = " ".join(f"{'LH'[d == 'head'] if d != 'position' else 'position '}{values[d].values[i]}"
                      for d, i in zip(values.dims, largest, strict=True))  # fmt: skip
+    most = signed(float(values.values[largest]))
     says = [
-        f"{quantity} is {signed(base)} in B and {signed(aim)} in A. The largest share is restored at {where}: "
-        f"{signed(float(values.values[largest]))}; 0 is as B, 1 as A."
+        f"{quantity} is {signed(base)} in B and {signed(aim)} in A. "
+        + (
+            f"The largest share is restored at {where}: {most}; 0 is as B, 1 as A."
+            if shared
+            else f"The largest change is at {where}: {most} logits."
+        )
     ]
-    facts = {"site": site, "base": base, "reference": aim, "normalized": values.values.tolist()}
-    if other is not None:
-        null = (other["effect"].isel(prompt=0, drop=True) / (aim - base)).transpose("draw", *values.dims)
-        worst = null.values[np.abs(null.values).argmax(0), *np.indices(values.shape)]
-        beyond = int((np.abs(values.values) > np.abs(null.values).max()).sum())
+    facts = {"site": site, "base": base, "reference": aim, "effect": effect.values.tolist()}
+    if warning:
+        says.append(warning)
+    if gap:
+        facts["normalized"] = (effect.values / gap).tolist()
+    worst = None
+    if null is not None:
+        share = null.values / scale
+        worst = share[np.abs(share).argmax(0), *np.indices(values.shape)]
+        beyond = int((np.abs(values.values) > np.abs(share).max()).sum())
         says.append(
             f"Control: the same patches from {GRID_DRAWS} copies of A with random tokens where the prompts differ; "
-            f"the largest of them has {signed(null.values.ravel()[np.abs(null.values).argmax()])}, and {beyond} of "
+            f"the largest of them has {signed(share.ravel()[np.abs(share).argmax()])}, and {beyond} of "
             f"{values.size} cells are beyond that."
         )
-        drawn = xr.DataArray(worst, values.coords, values.dims)
-        parts.append(_drawn(drawn, site, tokens, f"{site} of other words put into B", "largest share of the control"))
-        facts["control"] = null.values.tolist()
+        facts["control"] = share.tolist()
+    tokens = [clean.tokens[0], corrupt.tokens[0]]
+    full = max(float(np.nanmax(np.abs(one))) for one in (values.values, worst) if one is not None)
+    drawn = [_drawn(values, site, tokens, f"{site} of A put into B", unit, full)]
+    if worst is not None:
+        drawn.append(
+            _drawn(
+                xr.DataArray(worst, values.coords, values.dims),
+                site,
+                tokens,
+                f"{site} of other words put into B",
+                f"largest of the control, {unit}",
+                full,
+            )
+        )
     says.append("One pair: no interval and no test. For these, give several pairs to cutaway patch.")
     return Answer(
         f"Patching A into B: {site}",
         says,
-        parts,
+        drawn,
         written.python(
             subject,
             question,
@@ -131,11 +153,23 @@ def grid(subject: Subject, question: Question, progress: Progress) -> Answer:
     )
 
 
-def _drawn(values: xr.DataArray, site: str, tokens: list[list[str]], what: str, unit: str) -> Picture:
+def _shared(effect: np.ndarray, gap: float) -> tuple[bool, str]:
+    """Whether effects are shown as shares of the gap, and what is said if not: a small gap makes any share large."""
+    most = float(np.nanmax(np.abs(effect)))
+    if abs(gap) >= SMALL_GAP and most <= LARGE_SHARE * abs(gap):
+        return True, ""
+    why = f"less than {SMALL_GAP:g}" if abs(gap) < SMALL_GAP else f"while one patch changes it by {number(most)}"
+    return False, (
+        f"A and B differ by only {number(abs(gap))} logits, {why}: shares of so small a gap would be large for any "
+        "patch, so changes are shown in logits instead. Choose an answer of A and a foil of B that set the two apart."
+    )
+
+
+def _drawn(values: xr.DataArray, site: str, tokens: list[list[str]], what: str, unit: str, full: float) -> Picture:
     data = xr.Dataset({"effect": values})
     if "position" in values.dims:
         data = data.assign_coords(clean_token=("position", tokens[0]), other_token=("position", tokens[1]))
-    picture = effect_grid(data, what, what, unit)
+    picture = effect_grid(data, what, what, unit, full=full)  # one scale for the patch and its control
     return replace(picture, places={"prompt": "B", "site": site})
 
 

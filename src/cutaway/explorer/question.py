@@ -15,8 +15,10 @@ KINDS = ("tokens", "lens", "attribution", "attention", "compare", "edit", "grid"
 EDITS = ("patch", "zero", "add", "remove")
 METRICS = ("logit_diff", "log_prob", "prob", "kl")
 GRIDS = ("resid_pre", "attn_out", "mlp_out", "z")
-EDITED = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_act", "q", "k", "v", "z")
-"""Sites whose activations are vectors, so that a direction of the same length is a control."""
+EDITED = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_act", "q", "k", "v", "z", "pattern")
+"""Sites whose activations are vectors, so that directions of the same length are a control; and a pattern's entries."""
+FROM = "<-"
+"""Before the key in the written place of a pattern's entry: L4H1.pattern@5<-4, the weight of query 5 on key 4."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,13 @@ class Question:
 
     @property
     def at(self) -> Place:
-        return parse_place(self.place)
+        return parse_place(self.place.partition(FROM)[0])
+
+    @property
+    def key(self) -> int | None:
+        """The key of a pattern's entry."""
+        _, written, key = self.place.partition(FROM)
+        return int(key) if written else None
 
     def facts(self) -> dict[str, Any]:
         """What was asked, without what was left as it is."""
@@ -111,12 +119,15 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 
 def _check_edit(question: Question) -> None:
     _one_of("edit", question.edit, EDITS)
+    _, written, key = question.place.partition(FROM)
     try:
         place = question.at
     except BadInput as error:
         raise bad(
             str(error), "An edit is made at one place.", "Choose a cell, a head or a token, or type a place."
         ) from None
+    if written or place.site == "pattern":
+        _check_entry(question, place, key)
     if place.site not in EDITED or not SITES[place.site].per_layer:
         raise bad(
             f"Nothing is edited at {place.site} here.",
@@ -136,6 +147,23 @@ def _check_edit(question: Question) -> None:
             "No direction is given.",
             "A vector to add or remove needs one.",
             "Give a token, or a second prompt: then it is their difference.",
+        )
+
+
+def _check_entry(question: Question, place: Place, key: str) -> None:
+    """One weight of a pattern: a layer, a head, a query and a key."""
+    whole = place.site == "pattern" and None not in (place.layer, place.head) and isinstance(place.at, int)
+    if not whole or not key.strip().isascii() or not key.strip().isdigit():
+        raise bad(
+            f"{question.place!r} is not one entry of a pattern.",
+            "Of a pattern one weight is changed: of a head, from a query to a key.",
+            f"Write L0H0.pattern@5{FROM}4, or press a cell of an attention map.",
+        )
+    if question.edit not in ("zero", "patch"):
+        raise bad(
+            f"A weight of a pattern has no direction to {question.edit}.",
+            "It is one number.",
+            "Ablate it, or patch it from the other prompt.",
         )
 
 

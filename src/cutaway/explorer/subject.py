@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from copy import copy
 from typing import TYPE_CHECKING
 
-from ..errors import BadInput
-from .limits import TOKENS
+from ..errors import BadInput, Refused
+from .limits import RECORDED, TOKENS
 from .question import Question
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from ..trace import Trace
 
 KEPT = 6
+VIEWED = ("attn_out", "mlp_out", "z", "v", "pattern")
+"""Sites that the views of a prompt read in every layer."""
 
 
 class Subject:
@@ -22,7 +25,8 @@ class Subject:
 
     def __init__(self, model: Model, name: str) -> None:
         self.model, self.name = model, name
-        self._traces: OrderedDict[tuple[str, str, str], Trace] = OrderedDict()
+        self._runs: OrderedDict[str, Trace] = OrderedDict()
+        self._viewed: tuple[str, ...] | None = None
 
     def token(self, text: str) -> str:
         """The token that a person means: as typed, or with the space before it that most tokens have.
@@ -66,11 +70,31 @@ class Subject:
         return made
 
     def trace(self, text: str, answer: str = "", foil: str = "") -> Trace:
-        """The run of a prompt."""
-        key = (text, answer, foil)
-        if key not in self._traces:
-            self._traces[key] = self.model.trace(self.prompts(text, answer, foil))
-            while len(self._traces) > KEPT:
-                self._traces.popitem(last=False)
-        self._traces.move_to_end(key)
-        return self._traces[key]
+        """The run of a prompt, seen with an answer and a foil."""
+        prompts = self.prompts(text, answer, foil)
+        if text not in self._runs:
+            self._runs[text] = self.model.trace(prompts, sites=self._recorded(prompts.n_positions))
+            while len(self._runs) > KEPT:
+                self._runs.popitem(last=False)
+        self._runs.move_to_end(text)
+        seen = copy(self._runs[text])  # what a run computes does not depend on what it is asked about
+        seen.prompts = prompts
+        return seen
+
+    def _recorded(self, n: int) -> tuple[str, ...]:
+        """What is recorded in the run itself, so that no block is run again for it; nothing where that is much."""
+        model = self.model
+        if self._viewed is None:
+            self._viewed = tuple(site for site in VIEWED if self._has(site))
+        numbers = n * model.n_layers * (4 * model.d_model + model.n_heads * n)
+        return self._viewed if 4 * numbers <= RECORDED else ()
+
+    def _has(self, site: str) -> bool:
+        from ..trace import check_site
+
+        try:
+            for layer in range(self.model.n_layers):
+                check_site(self.model, site, layer)
+        except (BadInput, Refused):
+            return False
+        return True

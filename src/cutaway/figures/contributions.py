@@ -76,8 +76,10 @@ def contribution_table(terms: xr.DataArray, prompt: int, top: int | None = None)
 
 def place_of(terms: xr.DataArray | xr.Dataset, i: int) -> dict[str, int]:
     """Where a term stands: its layer, head, neuron and source position, as far as it has them."""
-    named = {"layer": "layer", "head": "head", "neuron": "neuron", "key": "position"}
-    return {mine: int(terms[name].values[i]) for name, mine in named.items() if int(terms[name].values[i]) >= 0}
+    return {mine: int(terms[name].values[i]) for name, mine in _PLACES.items() if int(terms[name].values[i]) >= 0}
+
+
+_PLACES = {"layer": "layer", "head": "head", "neuron": "neuron", "key": "position"}
 
 
 def split_terms(
@@ -96,7 +98,8 @@ def split_terms(
         return []
     finer = chosen[-1]
     for coarse in reversed(chosen[:-1]):
-        finer = [_opened(term, finer) for term in coarse]
+        near = _by_place(finer)
+        finer = [_opened(term, near.get(_place(term, "head" in term.places), [])) for term in coarse]
     return finer
 
 
@@ -107,15 +110,29 @@ def _terms(data: Any, values: Any, tokens: Sequence[str], between: tuple[str, st
     numbers = values(data)
     low, high = (data[name].values if between else np.full(len(numbers), np.nan) for name in between or ("", ""))
     made = []
+    where = {mine: data[name].values.tolist() for name, mine in _PLACES.items()}  # all at once: an array's are slow
+    kinds = data["kind"].values.tolist()
     for i, name in enumerate(data["term"].values):
-        place: dict[str, int | str] = {**place_of(data, i)}
+        place: dict[str, int | str] = {mine: at[i] for mine, at in where.items() if at[i] >= 0}
         key = place.get("position")
-        kind = str(data["kind"].values[i])
-        shown = f"from {key} {tokens[int(key)]}" if kind == "source" and key is not None and tokens else str(name)
+        shown = f"from {key} {tokens[int(key)]}" if kinds[i] == "source" and key is not None and tokens else str(name)
         if "." in str(name) and "head" not in place:
             place["term"] = str(name)
         made.append(Term(shown, float(numbers[i]), low=float(low[i]), high=float(high[i]), places=place))
     return made
+
+
+def _place(term: Term, by_head: bool) -> tuple[object, ...]:
+    return (term.places.get("layer"), term.places.get("head")) if by_head else (term.places.get("layer"),)
+
+
+def _by_place(terms: Sequence[Term]) -> dict[tuple[object, ...], list[Term]]:
+    """Terms by layer, and by layer and head: only these can lie in a term there."""
+    found: dict[tuple[object, ...], list[Term]] = {}
+    for term in terms:
+        for by_head in (False, True):
+            found.setdefault(_place(term, by_head), []).append(term)
+    return found
 
 
 def _opened(term: Term, finer: Sequence[Term]) -> Term:

@@ -62,12 +62,19 @@ def grid_numbers(data: xr.Dataset, of: str = "effect") -> Numbers:
 
 
 def effect_grid(
-    data: xr.Dataset, what: str, caption: str, unit: str = "logits", of: str = "effect", code: str = ""
+    data: xr.Dataset,
+    what: str,
+    caption: str,
+    unit: str = "logits",
+    of: str = "effect",
+    code: str = "",
+    full: float = 0.0,
 ) -> Picture:
     """A grid of effects as `studies.effects.effects` makes it.
 
     Args:
         data: see `grid_numbers`. what: what was done, in a few words. of: `effect`, or `share` with its own interval.
+        full: what has the strongest colour at least, so that grids that are compared share a scale.
     """
     found = grid_numbers(data, of)
     if found.under:
@@ -78,7 +85,7 @@ def effect_grid(
         found.columns,
         f"{what}: {unit}",
         found.certain,
-        FULL if of == "share" else full_scale(unit),
+        max(full, FULL if of == "share" else full_scale(unit)),
         places=found.places,
         between=found.between,
         p=found.p,

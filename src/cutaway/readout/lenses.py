@@ -72,11 +72,13 @@ def lens(trace: Trace, top: int = 5, of: Sequence[Token] | None = None, site: st
     streams = [trace.block(layer, [site])[site] for layer in range(n_layers)]
     final = trace.block(n_layers - 1, ["resid_post"])["resid_post"]
     for p, t in _chunks(prompts.mask, model.vocab_size):
-        log_q = torch.log_softmax(_logits(trace, final, p, t, "the last block's output"), -1)
+        output = _logits(trace, final, p, t, "the last block's output")
+        log_q = torch.log_softmax(output, -1)
         nxt = following[p, t]
         for layer, stream in enumerate(streams):
-            logits = _logits(trace, stream, p, t, f"L{layer}.{site}")
-            log_p = torch.log_softmax(logits, -1)
+            last = site == "resid_post" and layer == n_layers - 1
+            logits = output if last else _logits(trace, stream, p, t, f"L{layer}.{site}")
+            log_p = log_q if last else torch.log_softmax(logits, -1)
             values, best = logits.topk(top)
             here = (p.numpy(), layer, t.numpy())
             filled["token_id"][here] = best.cpu()
@@ -114,7 +116,7 @@ def _logits(trace: Trace, stream: Tensor, p: Tensor, t: Tensor, what: str) -> Te
 def _of(logits: Tensor, log_p: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rank, logit and log-probability of `ids` [row, token]."""
     logit = logits.gather(1, ids)
-    rank = torch.stack([(logits > column[:, None]).sum(-1) for column in logit.T], dim=1)
+    rank = torch.stack([(logits > column[:, None]).sum(-1, dtype=torch.int32) for column in logit.T], dim=1)
     return rank, logit, log_p.gather(1, ids)
 
 
