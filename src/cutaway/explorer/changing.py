@@ -233,8 +233,8 @@ def compared_choices(
     for k, i in enumerate(ids):
         (r0, p0), (r1, p1) = runs[0][k], runs[1][k]
         rows.append([
-            shown_text(shown(subject.model.token_text(i))), str(r0), str(r1), Cell(percent(p0), shade_of(p0), p0),
-            Cell(percent(p1), shade_of(p1), p1), signed(100 * (p1 - p0)),
+            shown_text(shown(subject.model.token_text(i))), str(r0), str(r1), Cell(percent(p0), shade_of(p0), {"": p0}),
+            Cell(percent(p1), shade_of(p1), {"": p1}), signed(100 * (p1 - p0)),
         ])  # fmt: skip
         changed.append(r0 != r1)
     a, b = names
