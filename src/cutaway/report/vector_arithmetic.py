@@ -250,7 +250,8 @@ def _change_and_share(one: xr.Dataset) -> Cell:
 def _specificity(arrays: dict[str, Any]) -> list[Section]:
     parts: Parts = []
     if "specificity" in arrays:
-        data, rows = arrays["specificity"], []
+        data = arrays["specificity"]
+        rows: list[list[str | Cell]] = []
         for name in data["relation"].values:
             for context in data["context"].values:
                 one = data.sel(relation=name, context=context)
@@ -267,7 +268,7 @@ def _specificity(arrays: dict[str, Any]) -> list[Section]:
         parts.append(Table("The vector added, toward each relation's own answers.", columns, rows, columns[:1]))
     if "kinds" in arrays:
         data = arrays["kinds"]
-        made = [
+        made: list[list[str | Cell]] = [
             [
                 str(k),
                 str(data["place"].sel(kind=k).values),
