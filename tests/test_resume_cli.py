@@ -162,13 +162,14 @@ def test_what_came_on_standard_input_is_kept(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["patch", "--pairs", "-", "--site", "resid_pre"]
-    Path("pairs.jsonl").write_text("\n".join(PAIRS))
+    Path("pairs.jsonl").write_text("\n".join(PAIRS * 6))
     assert run(["patch", "--pairs", "pairs.jsonl", *command[3:], "-o", "whole.csv"]) == 0
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(PAIRS)))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(PAIRS * 6)))
     with monkeypatch.context() as m:
-        stopping(m, 2, KeyboardInterrupt())
+        faults.plan.SHARD = 1  # one chunk each
+        stopping(m, 1, KeyboardInterrupt())
         assert run([*command, "-o", "part.csv"]) == 130
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(PAIRS[::-1])))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(PAIRS[::-1] * 6)))
     assert run([*command, "-o", "part.csv"]) == 2  # the same command with other input is another run
     assert "with another standard input. Continue it as it was with: cutaway resume part.csv" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdin", None)  # nobody types it again
