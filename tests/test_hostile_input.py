@@ -289,7 +289,7 @@ def test_command_lines(tmp_path_factory: pytest.TempPathFactory, args: list[str]
             code = cli.run([*args, "-q"])
     finally:
         os.chdir(before)
-    assert code in (0, 1, 2) and "unexpected" not in said.getvalue(), (args, said.getvalue())
+    assert code in (0, 1, 2) and "error: unexpected" not in said.getvalue(), (args, said.getvalue())
     assert {p.name for p in here.rglob("*") if p.is_file()} <= {"y.json"}
 
 

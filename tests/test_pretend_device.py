@@ -4,7 +4,10 @@ same on the CPU. This is no GPU."""
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,8 +81,27 @@ def placed(name: str, devices: str) -> nn.Module:
     return pretend.place(hf) if len(spread) == 1 else pretend.spread(hf, LAYOUTS[name].blocks, tuple(spread))
 
 
+def apart(call: str) -> None:
+    """Run a function of this file in a process of its own: devices are registered before its first backward pass, and
+    nowhere else."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import test_pretend_device as here; here.{call}"],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.parametrize(("name", "devices"), CASES)
 def test_all_work_is_done_where_the_model_is(name: str, devices: str) -> None:
+    apart(f"compare({name!r}, {devices!r})")
+
+
+def test_the_pretended_device_notices_a_misplaced_tensor() -> None:
+    apart("notices()")
+
+
+def compare(name: str, devices: str) -> None:
+    pretend.register()
     here = cutaway.Model(build(name, FAMILIES[name].attn[-1]))
     there = cutaway.Model(placed(name, devices))
     assert [i.holds for i in there.certificate.identities] == [i.holds for i in here.certificate.identities]
@@ -91,7 +113,7 @@ def test_all_work_is_done_where_the_model_is(name: str, devices: str) -> None:
         assert np.nanmax(np.abs(want - found)) <= 1e-5 and np.array_equal(np.isnan(want), np.isnan(found)), what
 
 
-def test_the_pretended_device_notices_a_misplaced_tensor() -> None:
+def notices() -> None:
     pretend.register()
     here, there = torch.ones(3), torch.ones(3).to("pretend:0")
     for wrong in (lambda: here + there, lambda: here[there.long()], lambda: there + here.to("pretend:1")):

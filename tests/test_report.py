@@ -25,7 +25,7 @@ from cutaway.studies.attribution import Settings, run
 from cutaway.views.frame import SCRIPT, STYLE
 
 TAGS = (
-    "html head meta title style body header main section details summary h1 h2 p span div figure figcaption table "
+    "html head meta title style body header main section details summary h1 h2 h3 p span div figure figcaption table "
     "caption thead tbody tfoot tr th td pre code ul li a svg g text rect line polyline polygon circle script"
 )
 

@@ -132,7 +132,7 @@ def test_a_sweep_is_summed_up_over_families() -> None:
     assert isinstance(picture, views.Picture)
     rows = picture.numbers().rows  # type: ignore[union-attr]
     want = found["effect"].groupby("family").mean("prompt").mean("family").transpose("layer", "head").values
-    np.testing.assert_allclose([float(row[2]) for row in rows], want.ravel(), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose([row[2].numbers[""] for row in rows], want.ravel(), rtol=1e-6, atol=1e-9)
 
 
 # -- sums that open ---------------------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ ASK = Settings((PROMPT,), ("w11",), ("w12",))
 SUMS = ["sum by layer", "sum by component", "sum by head", "sum by source"]
 FAMILY = ("gpt2", "gpt_neox", "gptj", "llama", "gemma2", "olmo2", "cohere", "granite", "mixtral", "opt", "bloom")
 
+FACTS = {"schema_version": 1, "kind": "test"}
+
 
 def contributions(model: nn.Module, family: str, ids: torch.Tensor, a: int, b: int) -> dict[str, float]:
     """What each write adds to logit a - logit b at the last position: hooks, float64 and the formula of the norm."""
@@ -251,12 +253,12 @@ def test_force_never_removes_a_folder_that_is_no_result(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work", encoding="utf-8")
     with pytest.raises(BadInput, match="other things"):
-        save_result(tmp_path / "thesis", {}, {}, force=True)
+        save_result(tmp_path / "thesis", {}, FACTS, force=True)
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
 
 
 def test_a_folder_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_result(tmp_path / "r", {"a": xr.Dataset({"x": ("i", [1.0])})}, {"schema_version": 1, "old": True})
+    save_result(tmp_path / "r", {"a": xr.Dataset({"x": ("i", [1.0])})}, {**FACTS, "old": True})
 
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
@@ -264,7 +266,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("cutaway.saving.write_file", fail)
     for name in ("r", "s"):
         with pytest.raises(NoRoom, match="No space left"):
-            save_result(tmp_path / name, {"a": xr.Dataset({"x": ("i", [2.0])})}, {"schema_version": 1}, force=True)
+            save_result(tmp_path / name, {"a": xr.Dataset({"x": ("i", [2.0])})}, FACTS, force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
     assert open_result(tmp_path / "r")[1]["old"] is True
 

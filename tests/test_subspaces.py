@@ -291,8 +291,8 @@ def test_the_mean_stays_once(model_of):
 
 
 def test_rejection_and_removal_by_name_and_by_tensor(model_of):
-    model, prompts = model_of("gpt2"), cutaway.Prompts(ids=token_ids())
-    v, mean = torch.randn(2, 48, generator=GENERATOR), torch.randn(48, generator=GENERATOR)
+    model, prompts = model_of("gpt2", "eager", torch.float64), cutaway.Prompts(ids=token_ids())
+    v, mean = torch.randn(2, 48, generator=GENERATOR).double(), torch.randn(48, generator=GENERATOR).double()
 
     def value(edits):
         return cutaway.sweep(model, prompts, edits, "entropy")["value"].values
@@ -304,16 +304,16 @@ def test_rejection_and_removal_by_name_and_by_tensor(model_of):
     kept = value(cutaway.project_out("mlp_act", v, mean, **where))
     assert float(np.abs(kept - value(cutaway.reject("mlp_act", v, **where))).max()) > 1e-4
     by_layer = value(cutaway.project_out("mlp_act", {0: v, 1: v[:1]}, {0: mean, 1: 2 * mean}, positions="all"))
-    np.testing.assert_allclose(by_layer[:, 0], kept[:, 0], atol=1e-6)
+    np.testing.assert_allclose(by_layer[:, 0], kept[:, 0], rtol=1e-9)
     one = value(cutaway.project_out("mlp_act", v[:1], 2 * mean, layers=[1], positions="all"))
-    np.testing.assert_allclose(by_layer[:, 1], one[:, 0], atol=1e-6)
+    np.testing.assert_allclose(by_layer[:, 1], one[:, 0], rtol=1e-9)
     several = cutaway.sweep(
         model, prompts, cutaway.project_out("mlp_act", {"two": v, "one": v[0]}, mean, **where), "entropy"
     )["value"]
     assert several.dims == ("prompt", "layer", "subspace") and several["subspace"].values.tolist() == ["two", "one"]
-    np.testing.assert_allclose(several.sel(subspace="two"), kept, atol=1e-6)
+    np.testing.assert_allclose(several.sel(subspace="two"), kept, rtol=1e-9)
     listed = cutaway.project_out("mlp_act", [v, v[0]], mean, **where)
-    np.testing.assert_allclose(cutaway.sweep(model, prompts, listed, "entropy")["value"], several, atol=1e-6)
+    np.testing.assert_allclose(cutaway.sweep(model, prompts, listed, "entropy")["value"], several, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("edits", "message"), [

@@ -364,10 +364,10 @@ def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch: pytest.MonkeyP
     whole = cutaway.sweep(model, base, cutaway.patch("resid_pre", source))["value"]
     whole_run = gridding.run
 
-    def scarce(model, ways, base, plan, *rest):
-        if plan.budget > 300:
+    def scarce(work, *rest):
+        if work.plan.budget > 300:
             raise torch.OutOfMemoryError("out of memory")
-        return whole_run(model, ways, base, plan, *rest)
+        return whole_run(work, *rest)
 
     monkeypatch.setattr(gridding, "run", scarce)
     found = cutaway.sweep(model, base, cutaway.patch("resid_pre", source))
@@ -379,6 +379,7 @@ def test_a_dry_run_returns_the_plan_and_runs_nothing() -> None:
     model = measured("gpt2")
     ids, other = pair(differs_at=5)
     base, source = cutaway.Prompts(ids=ids, answers=ANSWERS, foils=FOILS), cutaway.Prompts(ids=other)
+    engine(model)  # a model is probed once, before its first plan
     calls = []
     handle = model.hf.register_forward_pre_hook(lambda *_: calls.append(1))
     plan = cutaway.sweep(model, base, cutaway.patch("resid_pre", source), dry_run=True)

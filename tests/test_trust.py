@@ -85,7 +85,7 @@ FORBIDDEN = {
     "subprocess", "runpy", "torch.load", "np.load", "os.system", "os.popen", "os.exec", "requests",
     "allow_pickle", "ALLOW_UNSAFE_PICKLE_DECODE",
 }  # fmt: skip
-SHIPS_FUNCTIONS = {"engines"}  # to workers of its own, which Ray pickles
+SHIPS_FUNCTIONS = {"workers"}  # to workers of its own, which Ray pickles
 
 
 def used(path: Path) -> set[str]:

@@ -137,9 +137,12 @@ def save_result(
     """Write a result folder: the arrays as one Zarr group each, `facts` (a `document`) as JSON, and further files.
 
     Raises:
-        BadInput: something is there already (see `check_folder_free`), or the place cannot be written to.
+        BadInput: something is there already (see `check_folder_free`), the place cannot be written to, or the document
+            does not say of what kind the result is.
         NoRoom: the disk is full.
     """
+    if not isinstance(facts.get("kind"), str):
+        raise BadInput("The document of a result says of what kind it is: make it by `saving.document(kind, ...)`.")
     with new_folder(folder, force) as partial:
         _write_arrays(partial / "result.zarr", arrays)
         write_file(partial / "result.json", to_json(facts))

@@ -107,10 +107,10 @@ def row_tokens(packed: Packed, n_prompts: int, batch: int, device: torch.device)
     rows, keys = n_prompts * len(packed.first), torch.arange(packed.end, device=device)
     queries = keys[packed.prefix :]
     return Tokens(
-        prompt=torch.arange(n_prompts, device=device).repeat_interleave(len(packed.first)),
+        prompt=torch.arange(n_prompts, device=device)[:, None].expand(-1, len(packed.first)).flatten(),
         queries=queries.expand(rows, -1),
         keys=keys.expand(rows, -1),
-        allowed=torch.ones((), dtype=torch.bool, device=device).expand(rows, len(queries), len(keys)),
+        allowed=torch.ones(rows, len(queries), len(keys), dtype=torch.bool, device=device),
         batch=batch,
     )
 

@@ -110,9 +110,12 @@ class Wave:
             return call.on(x, tokens, cache, gathered)
 
     def _block(self, block: Block, x: Tensor, packed: Packed, lay: Layout, gathered: dict, tap: Tap) -> Tensor:
-        behind = Behind(*(kept.repeat_interleave(lay.rows, 0) for kept in self._prefix(block.layer, packed.prefix)))
+        k, v = (
+            kept[:, None].expand(-1, lay.rows, -1, -1, -1).flatten(0, 1)
+            for kept in self._prefix(block.layer, packed.prefix)
+        )
         rows = x.reshape(len(x) * lay.rows, -1, x.shape[-1])
-        return self._call(block, rows, lay.tokens, behind, gathered, tap).reshape(x.shape)
+        return self._call(block, rows, lay.tokens, Behind(k, v), gathered, tap).reshape(x.shape)
 
     # -- the last block: only the read positions are wanted ----------------------------------------------------------
 
