@@ -35,12 +35,19 @@ class Mixing(nn.Module):
         return torch.softmax(x, -1)
 
 
+class Clipped(nn.Module):
+    """SiLU up to a bound that few inputs reach."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.silu(x).clamp_max(50)
+
+
 class Two(nn.Module):
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return x * y
 
 
-@pytest.mark.parametrize("act", [Nearly(), Mixing(), Two()])
+@pytest.mark.parametrize("act", [Nearly(), Mixing(), Two(), Clipped(), nn.ReLU6(inplace=True)])
 def test_what_is_no_kernel(act: nn.Module) -> None:
     assert kernel_of(act) is None
 

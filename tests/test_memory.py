@@ -98,6 +98,7 @@ ANALYSES: list[Callable[[cutaway.Trace], object]] = [
     lambda t: cutaway.attribute(t, by="neuron"),
     lambda t: cutaway.lens(t, top=2, of=[4]),
     cutaway.stages,
+    cutaway.attention_patterns,
     lambda t: cutaway.role_attention(t, [("END", "END")]),
     lambda t: cutaway.readout_edit(t, torch.ones(t.model.d_model)),
     lambda t: cutaway.before_after(t, torch.ones(t.model.d_model)),

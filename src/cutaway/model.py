@@ -54,8 +54,6 @@ class Model:
         self.config = hf_model.config.get_text_config()  # type: ignore[union-attr,operator]
         given = name or getattr(hf_model.config, "_name_or_path", "") or type(hf_model).__name__
         self.name = given.rstrip("/").split("/")[-1] if Path(given).exists() else given
-        self._n_heads = n_heads
-        self._measured = measure(hf_model, n_heads)
         self._fingerprints = Fingerprints()
         self._accepts = frozenset(inspect.signature(hf_model.forward).parameters)  # type: ignore[arg-type]
 

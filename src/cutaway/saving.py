@@ -203,7 +203,7 @@ def result_kind(folder: str | Path) -> str:
 def _read_facts(folder: Path) -> dict[str, Any]:
     if not (folder / "result.json").is_file():
         raise BadInput(f"{folder} is no result folder: it has no result.json.")
-    facts = read_json(folder / "result.json", 2**29)
+    facts = read_json(folder / "result.json", 2**32)
     version = facts.get("schema_version")
     if not isinstance(facts.get("kind"), str):
         raise BadInput(f"{folder / 'result.json'} does not say what kind of result it is. Make the result again.")

@@ -55,15 +55,18 @@ def kernel_of(act: nn.Module) -> str | None:
 
 
 def _measured(act: nn.Module) -> str | None:
-    x = torch.linspace(-20, 20, 4004, dtype=torch.float64).view(7, -1)
+    far = torch.tensor([30.0, 1e2, 1e3, 1e4], dtype=torch.float64)
+    x = torch.cat([torch.linspace(-20, 20, 3996, dtype=torch.float64), far, -far]).view(7, -1)
     with torch.no_grad():
         try:
-            y = act.forward(x)
+            y = act.forward(x.clone())  # some write into what they are given
         except Exception:  # noqa: BLE001 - a module that takes no float64, or more than one argument
             return None
         if not isinstance(y, Tensor) or y.shape != x.shape:
             return None
-        return next((name for name, kernel in KERNELS.items() if (kernel(x) - y).abs().max() <= SAME), None)
+        return next(
+            (name for name, kernel in KERNELS.items() if ((kernel(x) - y).abs() / (1 + x.abs())).max() <= SAME), None
+        )
 
 
 def in_one_step(forward: Callable[..., Any], kernel: Callable[[Tensor], Tensor]) -> Callable[..., Any]:

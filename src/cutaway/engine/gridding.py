@@ -145,6 +145,9 @@ def sweep(
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or budgets[-1] <= 1:
                     raise
+                kept = None  # of all prompts at once: they make room
+                if screened is not None:
+                    screened.runs = None
                 smaller = budgets[-1] // 2
                 plan = planned(variants, budget=smaller)
                 if shards is None:

@@ -86,9 +86,12 @@ class Layout:
 
 
 def layout(packed: Packed, n_prompts: int, batch: int, device: torch.device, rows_from: int) -> Layout:
-    """Rows where all variants have the same tokens and at least `rows_from` of them, otherwise one sequence."""
-    n = len(packed.first)
-    if n > 1 and (packed.first == packed.first[0]).all() and packed.end - packed.first[0] >= rows_from:
+    """Rows where all variants have the same tokens and at least `rows_from` of them, otherwise one sequence.
+
+    Every row has a copy of the prefix's keys and values, so a prefix of more than twice the tokens is not copied.
+    """
+    n, width = len(packed.first), packed.end - packed.prefix
+    if n > 1 and (packed.first == packed.prefix).all() and width >= rows_from and packed.prefix <= 2 * width:
         return Layout(n, row_tokens(packed, n_prompts, batch, device), row_slots(packed, n_prompts))
     return Layout(1, tokens(packed, n_prompts, batch, device), slots(packed, n_prompts))
 
@@ -104,13 +107,13 @@ def row_slots(packed: Packed, n_prompts: int) -> Slots:
 
 def row_tokens(packed: Packed, n_prompts: int, batch: int, device: torch.device) -> Tokens:
     """What a block is called on for these rows."""
-    rows, keys = n_prompts * len(packed.first), torch.arange(packed.end, device=device)
+    rows, keys = n_prompts * len(packed.first), np.arange(packed.end)
     queries = keys[packed.prefix :]
     return Tokens(
-        prompt=torch.arange(n_prompts, device=device)[:, None].expand(-1, len(packed.first)).flatten(),
-        queries=queries.expand(rows, -1),
-        keys=keys.expand(rows, -1),
-        allowed=torch.ones(rows, len(queries), len(keys), dtype=torch.bool, device=device),
+        prompt=torch.tensor(np.arange(n_prompts).repeat(len(packed.first))).to(device),
+        queries=torch.tensor(np.tile(queries, (rows, 1))).to(device),
+        keys=torch.tensor(np.tile(keys, (rows, 1))).to(device),
+        allowed=torch.tensor(np.ones((rows, len(queries), len(keys)), bool)).to(device),
         batch=batch,
     )
 

@@ -85,6 +85,7 @@ class Readings:
 
     def _logits(self, left: Tensor, which: np.ndarray) -> Tensor:  # [..., vocab]
         if not self.model.reads_stream:
+            self._require_finite(left, which)
             return left
         logits = self.model.read(left)
         self._require_finite(logits, which, left)
@@ -95,9 +96,11 @@ class Readings:
             found = self.model.read_tokens(left, tokens)
             self._require_finite(found, which, left)
             return found
-        return torch.stack([tokens_of(some, t) for some, t in zip(left, tokens, strict=True)])
+        found = torch.stack([tokens_of(some, t) for some, t in zip(left, tokens, strict=True)])
+        self._require_finite(found, which)
+        return found
 
-    def _require_finite(self, logits: Tensor, which: np.ndarray, left: Tensor) -> None:
+    def _require_finite(self, logits: Tensor, which: np.ndarray, left: Tensor | None = None) -> None:
         """`which`: the prompts of the first axis, or the one prompt of all of it."""
         some = np.atleast_1d(which)
         each = logits.shape[:-1].numel() // len(some)

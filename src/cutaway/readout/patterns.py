@@ -31,7 +31,7 @@ def attention_patterns(trace: Trace, prompts: Sequence[int] | None = None) -> xr
     model.certificate.require("Attention patterns", ANALYSES["attention patterns, q, k, v"])
     chosen = list(range(len(asked))) if prompts is None else list(prompts)
     lengths = [int(asked.lengths[i]) for i in chosen]
-    n = max(lengths)
+    n = asked.n_positions if prompts is None else max(lengths)
     values = np.full((len(chosen), model.n_layers, model.n_heads, n, n), np.nan, dtype=np.float32)
     for layer in range(model.n_layers):
         for some, seen in trace.each(layer, ["pattern"]):
