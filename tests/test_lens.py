@@ -8,7 +8,7 @@ import torch
 
 import cutaway
 from conftest import measured
-from cutaway.readout import lenses
+from cutaway import parts
 from families import FAMILIES, token_ids
 from reference import record
 
@@ -105,7 +105,7 @@ def test_padding_is_never_read_and_chunks_change_nothing(monkeypatch: pytest.Mon
     model, ids = measured("qwen3"), token_ids(2, 7)
     ragged = cutaway.Prompts(ids=[ids[0].tolist(), ids[1, :4].tolist()])
     whole = cutaway.lens(model.trace(ragged), of=[3])
-    monkeypatch.setattr(lenses, "LOGITS", model.vocab_size * 2)
+    monkeypatch.setattr(parts, "LOGITS", model.vocab_size * 2)
     small = cutaway.lens(model.trace(ragged), of=[3])
     for name in ("logit", "entropy", "kl", "of_logit"):
         assert np.allclose(whole[name], small[name], atol=1e-5, equal_nan=True)

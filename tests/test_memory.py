@@ -15,11 +15,10 @@ import cutaway.model
 import cutaway.trace
 from conftest import measured
 from cutaway import directions, parts
-from cutaway.engine import readings
 from cutaway.engine.paths import engine
 from cutaway.geometry.moments import moments
 from cutaway.parts import in_parts, out_of_memory
-from cutaway.readout import direction, lenses
+from cutaway.readout import direction
 from families import token_ids
 
 FEW = 20
@@ -31,8 +30,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Budgets so small that a handful of prompts are many."""
     monkeypatch.setattr(parts, "TOKENS", FEW)
     monkeypatch.setattr(parts.at_once, "__defaults__", (FEW,))
-    for module in (cutaway.model, cutaway.trace, readings, lenses):
-        monkeypatch.setattr(module, "LOGITS", 300)
+    monkeypatch.setattr(parts, "LOGITS", 300)
     monkeypatch.setattr(direction, "CHUNK", 300)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from .errors import BadInput, Refused
 from .parts import at_once, in_parts
 from .prompts import Prompts, Read
+from .saving import reading
 from .sites import site as find_site
 
 if TYPE_CHECKING:
@@ -161,15 +162,11 @@ def _load(path: Path) -> Direction:
     if facts is None:
         return Direction(vector, name=path.stem)
     known = {f.name for f in fields(Direction)} - {"vector"}
-    try:
+    with reading(path, "Take the direction anew."):
         card: dict[str, Any] = {
             key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(facts).items() if key in known
         }
         return Direction(vector, **card)
-    except BadInput:
-        raise
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise BadInput(f"{path} is damaged: {type(error).__name__}: {error}. Take the direction anew.") from None
 
 
 # -- taking them from a model ---------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from .certificate import Certificate
 from .errors import BadInput, Refused
 from .fingerprints import Fingerprints
 from .finite import named, require_finite_logits
-from .parts import LOGITS, TOKENS, at_once, in_parts
+from .parts import TOKENS, at_once, in_parts, logits_at_once, slices
 from .prompts import Prompts, Token, single_token, tokenise
 from .results import joined, run_card
 from .tokens import token_text
@@ -223,29 +223,29 @@ class Model:
 
         return trace
 
-    def read(self, rows: Tensor) -> Tensor:  # [..., d_model] -> [..., vocab]
+    def read(self, rows: Tensor, who: Callable[[int], str] | None = None) -> Tensor:  # [..., d_model] -> [..., vocab]
         """Logits from residual-stream vectors that precede the final norm, by the model's own norm and unembedding, or
         by whatever else it has after its last block.
 
+        Args:
+            who: names a row; then NaN and infinity among the logits are looked for.
+
         Raises:
             Refused: what follows the last block cannot be called alone.
+            NotFinite: of finite rows some have NaN or infinity among their logits.
         """
         if self.certificate.refusal(_BY_PARTS) is None:
-            return self.anatomy.unembedding.cap_only(self.read_before_cap(rows))
-        return self._tail().logits(rows)
+            logits = self.anatomy.unembedding.cap_only(self.read_before_cap(rows))
+        else:
+            logits = self._tail().logits(rows)
+        if who is not None:
+            require_finite_logits(self, logits, who, rows)
+        return logits
 
     def read_in_parts(self, rows: Tensor, who: Callable[[int], str]) -> Iterator[tuple[slice, Tensor]]:
-        """`read` of rows [n, d_model], a bounded number of logits at a time: which rows, and their [some, vocab].
-
-        Raises:
-            NotFinite: there is NaN or infinity among them; `who` names a row.
-        """
-        step = max(1, LOGITS // self.vocab_size)
-        for start in range(0, len(rows), step):
-            some = slice(start, start + step)
-            logits = self.read(rows[some])
-            require_finite_logits(self, logits, lambda i, first=start: who(first + i), rows[some])  # type: ignore[misc]
-            yield some, logits
+        """`read` of rows [n, d_model], a bounded number of logits at a time: which rows, and their [some, vocab]."""
+        for some in slices(len(rows), logits_at_once(self.vocab_size)):
+            yield some, self.read(rows[some], lambda i, some=some: who(some.start + i))  # type: ignore[misc]
 
     @property
     def reads_stream(self) -> bool:
@@ -281,7 +281,7 @@ class Model:
         """
         norm, unembedding = self.anatomy.final_norm, self.anatomy.unembedding
         if self.certificate.refusal(_COLUMNS) is not None:
-            step = max(1, LOGITS // (self.vocab_size * max(1, rows.shape[1])))
+            step = logits_at_once(self.vocab_size * max(1, rows.shape[1]))
             return torch.stack(
                 [
                     torch.cat([tokens_of(self._tail().logits(some), t) for some in row.split(step, dim=1)], dim=1)

@@ -26,6 +26,16 @@ def at_once(prompts: Prompts, tokens: int = TOKENS) -> int:
     return max(1, tokens // prompts.n_positions)
 
 
+def logits_at_once(vocab: int) -> int:
+    """How many rows of that many logits are held at once; at least one."""
+    return max(1, LOGITS // vocab)
+
+
+def slices(n: int, size: int) -> Iterator[slice]:
+    """n rows, `size` at a time in order."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
 def in_parts(n: int, size: int, work: Callable[[list[int]], Made]) -> Iterator[tuple[list[int], Made]]:
     """(indices, work(indices)) of n prompts, `size` at a time in order.
 
@@ -34,16 +44,17 @@ def in_parts(n: int, size: int, work: Callable[[list[int]], Made]) -> Iterator[t
     """
     start = 0
     while start < n:
-        some, made = list(range(start, min(start + size, n))), []
+        some = list(range(start, min(start + size, n)))
         try:
-            made.append(work(some))
+            made = work(some)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error) or len(some) == 1:
                 raise
             size = len(some) // 2
-        if made:
-            start += len(some)
-            yield some, made.pop()
+            continue
+        start += len(some)
+        yield some, made
+        del made  # before the next part is made
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -56,4 +67,4 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-__all__ = ["LOGITS", "TOKENS", "at_once", "in_parts", "out_of_memory"]
+__all__ = ["LOGITS", "TOKENS", "at_once", "in_parts", "logits_at_once", "out_of_memory", "slices"]

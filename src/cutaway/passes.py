@@ -23,7 +23,7 @@ Key = tuple[str, int | None]
 
 
 class Pass:
-    """Some prompts, with what is kept of their forward once `begin` has run.
+    """Some prompts, with what is kept of their forward once one was run with `keep`.
 
     `stream[l]` [prompt, position, d_model] is what entered block l, `stream[n_layers]` what left the last.
     """
@@ -37,10 +37,6 @@ class Pass:
     def rows(self) -> slice:
         """Which prompts of the trace."""
         return slice(self.index[0], self.index[-1] + 1)
-
-    def begin(self, wanted: Iterable[Key]) -> dict[Key, Tensor]:
-        """The forward that is kept; returns the wanted sites of it."""
-        return self.forward(wanted, keep=True)
 
     def forward(self, wanted: Iterable[Key], keep: bool = False) -> dict[Key, Tensor]:
         """One forward of the whole model, with the wanted sites recorded. What follows the last block is run only where

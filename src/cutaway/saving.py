@@ -176,8 +176,8 @@ def open_result(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @contextmanager
-def reading(folder: Path) -> Iterator[None]:
-    """What is done with a saved result inside; if it is not what it says it is, that is one message.
+def reading(path: Path, again: str = "Make the result again.") -> Iterator[None]:
+    """What is done with something saved inside; if it is not what it says it is, that is one message.
 
     Raises:
         BadInput: something is missing in it, or of another kind.
@@ -186,9 +186,11 @@ def reading(folder: Path) -> Iterator[None]:
         yield
     except BadInput:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError) as error:
+    except (
+        LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError, RecursionError
+    ) as error:  # fmt: skip
         why = " ".join(str(error).split())[:200]
-        raise BadInput(f"{folder} is damaged: {type(error).__name__}: {why}. Make the result again.") from error
+        raise BadInput(f"{path} is damaged: {type(error).__name__}: {why}. {again}") from error
 
 
 def result_kind(folder: str | Path) -> str:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from .errors import BadInput, Refused
-from .finite import named, require_finite, require_finite_logits
-from .parts import LOGITS, TOKENS, at_once, in_parts, out_of_memory
+from .finite import named, require_finite
+from .parts import at_once, in_parts, logits_at_once, out_of_memory, slices
 from .passes import Key, Pass
 from .prompts import Prompts, Read
 from .sites import Place, parse_place
@@ -124,7 +124,7 @@ class Trace:
 
         def run(some: list[int]) -> tuple[Pass, dict[Key, Tensor]]:
             one = self._pass(some)
-            sites = one.begin(wanted)
+            sites = one.forward(wanted, keep=True)
             require_finite(self.model, one.prompts, one.stream[-1], some, edit=one.edit)
             return one, sites
 
@@ -140,7 +140,7 @@ class Trace:
     @property
     def _with_logits(self) -> int:
         """Prompts at once where all their logits are made."""
-        return max(1, LOGITS // (self.prompts.n_positions * self.model.vocab_size))
+        return logits_at_once(self.prompts.n_positions * self.model.vocab_size)
 
     def _pass(self, some: list[int]) -> Pass:
         edit = None if self._edits is None else self._edits(some)
@@ -203,19 +203,15 @@ class Trace:
             positions: [token], one in each prompt, or with `prompts` any.
             prompts: [token], the prompt of each.
         """
-        step = max(1, LOGITS // self.model.vocab_size)
         which = torch.arange(len(self.prompts)) if prompts is None else prompts
         own = None if self.model.reads_stream else self._raw("logits", None)
-        for start in range(0, len(positions), step):
-            some = slice(start, start + step)
-            whole = self._stream[-1] if own is None else own
+        whole = self._stream[-1] if own is None else own
+        for some in slices(len(positions), logits_at_once(self.model.vocab_size)):
+            of = which[some].tolist()
             rows = whole[which[some].to(whole.device), positions[some].to(whole.device)]
             if own is None:
                 with torch.no_grad():
-                    logits = self.model.read(rows)
-                of = which[some].tolist()
-                require_finite_logits(self.model, logits, lambda i, of=of: named(self.prompts, of[i]), rows)  # type: ignore[misc]
-                rows = logits
+                    rows = self.model.read(rows, lambda i, of=of: named(self.prompts, of[i]))  # type: ignore[misc]
             yield some, rows
 
     def rows(self, site: str, layer: int | None, positions: Tensor) -> Tensor:
@@ -422,4 +418,4 @@ def _numbers(model: Model, site: str, layer: int | None, n: int, t: int) -> int:
     return prod(widths[axis] for axis in find_site(site).axes)
 
 
-__all__ = ["LIMIT", "TOKENS", "Trace", "check_site"]
+__all__ = ["LIMIT", "Trace", "check_site"]

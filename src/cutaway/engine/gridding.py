@@ -132,9 +132,9 @@ def sweep(
         if budgets[-1] != budget:
             plan = planned(variants, budget=budgets[-1])
         aim = Aim(model, base, references[0], metrics, read) if comparable else None
-        kept = screened.runs if screened else None
         while True:
             try:
+                kept = screened.runs if screened else None
                 found = run(Work(model, ways, base, plan, readings, aim, kept), chosen_engine(), done, shards)
                 break
             except Lost as error:
@@ -145,9 +145,8 @@ def sweep(
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or budgets[-1] <= 1:
                     raise
-                kept = None  # of all prompts at once: they make room
                 if screened is not None:
-                    screened.runs = None
+                    screened.runs = None  # of all prompts at once: they make room
                 smaller = budgets[-1] // 2
                 plan = planned(variants, budget=smaller)
                 if shards is None:

@@ -9,7 +9,7 @@ rows: attention then does a fraction of the work, and the rest of a block sees t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -91,30 +91,17 @@ def layout(packed: Packed, n_prompts: int, batch: int, device: torch.device, row
     Every row has a copy of the prefix's keys and values, so a prefix of more than twice the tokens is not copied.
     """
     n, width = len(packed.first), packed.end - packed.prefix
-    if n > 1 and (packed.first == packed.prefix).all() and width >= rows_from and packed.prefix <= 2 * width:
-        return Layout(n, row_tokens(packed, n_prompts, batch, device), row_slots(packed, n_prompts))
-    return Layout(1, tokens(packed, n_prompts, batch, device), slots(packed, n_prompts))
-
-
-def row_slots(packed: Packed, n_prompts: int) -> Slots:
-    """Where the tokens lie when each variant of each prompt is a row (prompts slowest)."""
-    n, at = len(packed.first), np.arange(packed.end)
-    row = np.arange(n_prompts)[None] * n + np.arange(n)[:, None]
-    every = (n, n_prompts, packed.end)
-    query = np.where(at >= packed.prefix, at - packed.prefix, -1)
-    return Slots(row, np.broadcast_to(query, every), np.broadcast_to(at, every), packed.first)
-
-
-def row_tokens(packed: Packed, n_prompts: int, batch: int, device: torch.device) -> Tokens:
-    """What a block is called on for these rows."""
-    rows, keys = n_prompts * len(packed.first), np.arange(packed.end)
-    queries = keys[packed.prefix :]
-    return Tokens(
-        prompt=torch.tensor(np.arange(n_prompts).repeat(len(packed.first))).to(device),
-        queries=torch.tensor(np.tile(queries, (rows, 1))).to(device),
-        keys=torch.tensor(np.tile(keys, (rows, 1))).to(device),
-        allowed=torch.tensor(np.ones((rows, len(queries), len(keys)), bool)).to(device),
-        batch=batch,
+    alike = bool((packed.first == packed.prefix).all())
+    if n < 2 or not alike or width < rows_from or packed.prefix > 2 * width:
+        return Layout(1, tokens(packed, n_prompts, batch, device), slots(packed, n_prompts))
+    one, every = pack(packed.first[:1].tolist(), packed.end), (n, n_prompts, packed.end)  # each packed by itself
+    row = np.arange(n_prompts * n).reshape(n_prompts, n)  # prompts slowest
+    prompt = torch.arange(n_prompts).repeat_interleave(n).to(device)
+    alone = slots(one, n_prompts)
+    return Layout(
+        n,
+        replace(tokens(one, n_prompts * n, batch, device), prompt=prompt),
+        Slots(row.T, np.broadcast_to(alone.query, every), np.broadcast_to(alone.key, every), packed.first),
     )
 
 

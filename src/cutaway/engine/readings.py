@@ -13,7 +13,7 @@ from ..errors import BadInput
 from ..finite import named, require_finite_logits
 from ..metrics import Metric
 from ..model import tokens_of
-from ..parts import LOGITS
+from ..parts import logits_at_once
 from ..prompts import Prompts, Read
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Readings:
     def whole_rows(self) -> int:
         """Rows of logits over the whole vocabulary that are held at once; none where a metric reads a few columns."""
         whole = [m for m in self.metrics if not (m.columns and m.tokens is not None)]
-        return max(1, LOGITS // self.model.vocab_size) if whole else 0
+        return logits_at_once(self.model.vocab_size) if whole else 0
 
     def columns_of(self, metric: Metric) -> slice:
         """Which of the positions in `at` a metric reads."""
@@ -84,27 +84,24 @@ class Readings:
         return found if found.dim() == 2 else found[:, None].expand(-1, reads)
 
     def _logits(self, left: Tensor, which: np.ndarray) -> Tensor:  # [..., vocab]
-        if not self.model.reads_stream:
-            self._require_finite(left, which)
-            return left
-        logits = self.model.read(left)
+        logits = self.model.read(left) if self.model.reads_stream else left
         self._require_finite(logits, which, left)
         return logits
 
     def _tokens(self, left: Tensor, tokens: Tensor, which: np.ndarray) -> Tensor:  # [prompt, read, n, token]
         if self.model.reads_stream:
             found = self.model.read_tokens(left, tokens)
-            self._require_finite(found, which, left)
-            return found
-        found = torch.stack([tokens_of(some, t) for some, t in zip(left, tokens, strict=True)])
-        self._require_finite(found, which)
+        else:
+            found = torch.stack([tokens_of(some, t) for some, t in zip(left, tokens, strict=True)])
+        self._require_finite(found, which, left)
         return found
 
-    def _require_finite(self, logits: Tensor, which: np.ndarray, left: Tensor | None = None) -> None:
+    def _require_finite(self, logits: Tensor, which: np.ndarray, left: Tensor) -> None:
         """`which`: the prompts of the first axis, or the one prompt of all of it."""
         some = np.atleast_1d(which)
         each = logits.shape[:-1].numel() // len(some)
-        require_finite_logits(self.model, logits, lambda i: named(self.prompts, int(some[i // each])), left)
+        rows = left if self.model.reads_stream else None
+        require_finite_logits(self.model, logits, lambda i: named(self.prompts, int(some[i // each])), rows)
 
     def tensor(self, metric: Metric, left: Tensor, which: np.ndarray, base: Tensor | None = None) -> Tensor:
         """One metric, [prompt, variant, read] in float64, differentiable in `left`; arguments as in a call."""
@@ -120,8 +117,8 @@ class Readings:
         if metric.columns and tokens is not None:
             few = self._tokens(left.transpose(1, 2), tokens, which)  # [prompt, read, variant, token]
             return metric.value(few.flatten(0, 2), None, None).unflatten(0, (n_prompts, n_reads, n)).mT.double()
-        reads = min(n_reads, max(1, LOGITS // self.model.vocab_size))  # at once
-        step = max(1, LOGITS // max(1, self.model.vocab_size * reads))
+        reads = min(n_reads, logits_at_once(self.model.vocab_size))
+        step = logits_at_once(self.model.vocab_size * max(1, reads))
         before = None if base is None else base[:, 0, columns]
         parts = []
         for p in range(n_prompts):

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 import xarray as xr
 
+from ..parts import TOKENS
 from ..prompts import Prompts
 from ..results import run_card
 from ..tokens import token_text
-from .moments import BATCH, recorded_rows
+from .moments import recorded_rows
 from .subspaces import Subspace
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def energy_by_token(
-    model: Model, prompts: Prompts, subspace: Subspace, top: int = 12, start: int = 1, batch: int = BATCH
+    model: Model, prompts: Prompts, subspace: Subspace, top: int = 12, start: int = 1, batch: int = TOKENS
 ) -> xr.Dataset:
     """Share of the squared projections |V V^T (h - mean)|^2 that each token has.
 

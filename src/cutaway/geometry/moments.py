@@ -13,8 +13,7 @@ from torch import Tensor
 from ..engine.recording import record
 from ..engine.runs import Key
 from ..errors import BadInput
-from ..parts import TOKENS as BATCH
-from ..parts import at_once, in_parts
+from ..parts import TOKENS, at_once, in_parts
 from ..prompts import Prompts
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Moments:
 
 
 def moments(
-    model: Model, prompts: Prompts | Iterable[Prompts], places: Iterable[Key], *, start: int = 1, batch: int = BATCH
+    model: Model, prompts: Prompts | Iterable[Prompts], places: Iterable[Key], *, start: int = 1, batch: int = TOKENS
 ) -> dict[Key, Moments]:
     """Mean and covariance over real tokens of several sites.
 
@@ -92,7 +91,7 @@ class Rows:
 
 
 def recorded_rows(
-    model: Model, prompts: Prompts | Iterable[Prompts], places: Iterable[Key], start: int = 1, batch: int = BATCH
+    model: Model, prompts: Prompts | Iterable[Prompts], places: Iterable[Key], start: int = 1, batch: int = TOKENS
 ) -> Iterator[Rows]:
     """Real tokens at position `start` and later, `batch` tokens of activations at a time and none kept."""
     places, before = list(places), 0

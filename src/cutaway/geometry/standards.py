@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput, did_you_mean
-from ..parts import TOKENS as BATCH
-from ..parts import at_once, in_parts
+from ..parts import TOKENS, at_once, in_parts
 from ..prompts import Prompts
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def stream(trace: Trace) -> Tensor:  # [depth, prompt, position, d_model]
     return torch.cat([trace["resid_pre"].cpu(), last.cpu()[None]])
 
 
-def batches(prompts: Prompts, tokens: int = BATCH) -> Iterator[list[int]]:
+def batches(prompts: Prompts, tokens: int = TOKENS) -> Iterator[list[int]]:
     """Indices of prompts, so many at a time that they hold about that many tokens."""
     for some, _ in in_parts(len(prompts), at_once(prompts, tokens), lambda _: None):
         yield some
@@ -87,7 +86,7 @@ class Standard:
         return square.topk(min(top, square.shape[-1]), dim=-1).values.sum(-1) / square.sum(-1)
 
 
-def standard(model: Model, prompts: Prompts, *, start: int = 1, batch: int = BATCH) -> Standard:
+def standard(model: Model, prompts: Prompts, *, start: int = 1, batch: int = TOKENS) -> Standard:
     """Of all real tokens at position `start` or later, one batch of prompts at a time; each token counts once.
 
     Position 0 is left out by default: in many models it has a norm of its own (Sun et al. 2024, arXiv 2402.17762).
@@ -127,4 +126,4 @@ def standard(model: Model, prompts: Prompts, *, start: int = 1, batch: int = BAT
     return Standard(mean, (square / (count - 1)).sqrt(), count, said)
 
 
-__all__ = ["BATCH", "SPACES", "Standard", "batches", "check_spaces", "standard", "stream"]
+__all__ = ["SPACES", "Standard", "batches", "check_spaces", "standard", "stream"]

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from ..edits.removals import orthonormal
 from ..errors import BadInput
+from ..parts import TOKENS
 from ..prompts import Prompts
 from ..results import run_card
-from ..saving import check_free, write_file
+from ..saving import check_free, reading, write_file
 from ..trace import check_site
-from .moments import BATCH, Moments, moments
+from .moments import Moments, moments
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -190,7 +191,7 @@ def fit_subspaces(
     layers: Sequence[int] | None = None,
     *,
     start: int = 1,
-    batch: int = BATCH,
+    batch: int = TOKENS,
 ) -> dict[int, Spectrum]:
     """How a site varies over the tokens of some texts, layer by layer.
 
@@ -263,11 +264,9 @@ def load_subspaces(path: str | Path) -> dict[str, Subspace]:
         raise BadInput(f"{path} cannot be read as safetensors: {error}.") from None
     if facts.get("cutaway") != "subspaces":
         raise BadInput(f"{path} holds no subspaces that Cutaway saved. Give its tensors as directions instead.")
-    try:
-        made = {}
+    made = {}
+    with reading(Path(path), "Fit the subspaces again."):
         for name, known in json.loads(facts["subspaces"]).items():
             mean, basis, variances = (tensors[f"{name}.{k}"] for k in ("mean", "basis", "variances"))
             made[name] = Subspace(mean=mean, basis=basis, variances=variances, **known)
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise BadInput(f"{path} is damaged: {type(error).__name__}: {error}. Fit the subspaces again.") from None
     return made

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 from ..errors import BadInput
-from ..parts import LOGITS, at_once, in_parts
+from ..parts import at_once, in_parts, logits_at_once
 from ..prompts import Prompts, Token
 from ..results import run_card
 
@@ -37,7 +37,7 @@ def bos_sensitivity(
     if model.tokenizer is None or model.tokenizer.bos_token_id is None:
         raise BadInput(f"The tokenizer of {model.name} has no BOS token, so there is nothing to compare.")
     both = [model.prompts(texts, answers, foils, bos=bos) for bos in (True, False)]
-    size = max(1, min(at_once(both[0]), LOGITS // model.vocab_size))
+    size = min(at_once(both[0]), logits_at_once(model.vocab_size))
     parts = [one for _, one in in_parts(len(both[0]), size, lambda some: _compared(model, [p[some] for p in both]))]
     data: dict[str, Any] = {
         name: (dims, np.concatenate([part[name][1] for part in parts])) for name, (dims, _) in parts[0].items()

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..certificate import ANALYSES
 from ..errors import BadInput
-from ..finite import named, require_finite_logits
-from ..parts import LOGITS
+from ..finite import named
+from ..parts import logits_at_once, slices
 from ..prompts import Read, Token
 from ..results import prompt_coords, run_card, token_grid
 from ..tokens import token_texts
@@ -99,17 +99,12 @@ def lens(trace: Trace, top: int = 5, of: Sequence[Token] | None = None, site: st
 def _chunks(mask: Tensor, vocab: int) -> Iterator[tuple[Tensor, Tensor]]:
     """(prompt, position) of the real tokens, so many at a time that their logits fit the budget."""
     p, t = mask.nonzero(as_tuple=True)
-    step = max(1, LOGITS // vocab)
-    for start in range(0, len(p), step):
-        yield p[start : start + step], t[start : start + step]
+    return ((p[some], t[some]) for some in slices(len(p), logits_at_once(vocab)))
 
 
 def _logits(trace: Trace, stream: Tensor, p: Tensor, t: Tensor, what: str) -> Tensor:
     rows = stream[p.to(stream.device), t.to(stream.device)]
-    logits = trace.model.read(rows)
-    require_finite_logits(
-        trace.model, logits, lambda i: f"{named(trace.prompts, int(p[i]))}, {what} read at position {int(t[i])}", rows
-    )
+    logits = trace.model.read(rows, lambda i: f"{named(trace.prompts, int(p[i]))}, {what} read at position {int(t[i])}")
     return logits if logits.dtype == torch.float64 else logits.float()
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput
-from ..parts import LOGITS
+from ..parts import logits_at_once, slices
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -83,9 +83,8 @@ class LinearReadout:
 
     def one_by_one(self, states: Tensor, wanted: Sequence[int]) -> Iterator[tuple[int, Products, int]]:
         """Each wanted one of states [n, d_model]: its number, products that hold it, and its row in these."""
-        step = max(1, LOGITS // len(self.bias))
-        for start in range(0, len(wanted), step):
-            some = list(wanted[start : start + step])
+        for part in slices(len(wanted), logits_at_once(len(self.bias))):
+            some = list(wanted[part])
             products = self.products(states[some])
             for row, i in enumerate(some):
                 yield i, products, row

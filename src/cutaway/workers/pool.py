@@ -20,6 +20,7 @@ from ray.exceptions import RayActorError, RayError
 from ..engine.engines import Queue, Shard, Tell
 from ..engine.work import Parts, Work
 from ..errors import BadInput
+from ..resume.keeping import fingerprint_of
 from ..resume.manifest import machine
 from .packing import pack, parts_of
 from .worker import MEMORY, UNLIKE, Failure, Worker
@@ -224,7 +225,7 @@ def _state(model: Model) -> tuple[Any, ...]:
     held = [*model.hf.parameters(), *model.hf.buffers()]
     versions = [(0 if t.is_meta else t.data_ptr(), 0 if t.is_inference() else t._version) for t in held]
     hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.hf.modules()]
-    return id(model), id(model.anatomy), model.weights_hash(), versions, hooks
+    return id(model), id(model.anatomy), fingerprint_of(model), versions, hooks
 
 
 def _sent(value: Any, model: Model | None = None) -> Any:

@@ -11,46 +11,10 @@ import xarray as xr
 from ...controls import FIXED, GENERALISATION, NULL
 from ...wording import between_in, number, several, signed
 from ..study import Check, Groups, verdict
+from . import leads
+from .phrases import beaten, listed, null_arms, p_of, rate, share
 
 Arrays = Mapping[str, Any]
-
-
-def share(value: Any) -> str:
-    """A share as a percentage without decimals, or with one where it is small."""
-    value = 100 * float(value)
-    return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.1f} %"
-
-
-def p_of(value: Any) -> str:
-    """A p-value in a sentence."""
-    value = float(value)
-    return "—" if value != value else f"{value:.2f}" if value >= 0.1 else f"{value:.1g}"
-
-
-def rate(value: Any, items: int, level: float) -> str:
-    """A share of items with its exact limits."""
-    from ...stats import rate_interval
-
-    found = rate_interval(round(float(value) * items), items, level=level)
-    return f"{share(value)} [{share(found.low)}, {share(found.high)}]"
-
-
-def beaten(table: xr.Dataset, outcome: str, level: float) -> tuple[list[str], list[str]]:
-    """Null rungs whose draws reach the vector's mean rarely enough, Holm over the rungs, and those whose do not."""
-    from ...stats import holm
-
-    one = table.sel(outcome=outcome)
-    names = [str(a) for a, kind in zip(one["arm"].values, one["kind"].values, strict=True) if kind == NULL]
-    values = one["p_greater"].sel(arm=names).values
-    if not names or not np.isfinite(values).all():
-        return [], names
-    corrected = holm(values)
-    yes = [name for name, p in zip(names, corrected, strict=True) if p <= 1 - level + 1e-12]
-    return yes, [name for name in names if name not in yes]
-
-
-def listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1] if names else "none"
 
 
 def headline(arrays: Arrays, facts: Mapping[str, Any]) -> str:
@@ -60,9 +24,7 @@ def headline(arrays: Arrays, facts: Mapping[str, Any]) -> str:
     if not int(one["items"]):
         one = table.sel(outcome="pair")
     got = one["mean"].sel(arm="vector")
-    chance = [
-        f"{share(one['mean'].sel(arm=a))} {a}" for a in one["arm"].values if str(one["kind"].sel(arm=a).values) == NULL
-    ]
+    chance = [f"{share(one['mean'].sel(arm=a))} {a}" for a in null_arms(table)]
     name, layer = facts["settings"].relation.replace("_", " "), facts["chosen"].where.layers[0]
     return (
         f"Added at L{layer} where nobody asked, the {name} vector brings the answer out in {share(got)} of "
@@ -75,114 +37,20 @@ def findings(arrays: Arrays, made: list[Check], facts: Mapping[str, Any]) -> Gro
     added, subtracted = _used(arrays, facts)
     return [
         ("", [verdict(made)]),
-        ("Added where nobody asked", [_lead(arrays, facts, "elsewhere"), added, _choice(facts), *_generalises(arrays)]),
-        ("Subtracted where it is asked", [_lead(arrays, facts, "asked"), subtracted]),
-        ("Does the model first form the argument?", [_stage_lead(arrays), *_stages(arrays)]),
+        (
+            "Added where nobody asked",
+            [leads.use(arrays, facts, "elsewhere"), added, _choice(facts), *_generalises(arrays)],
+        ),
+        ("Subtracted where it is asked", [leads.use(arrays, facts, "asked"), subtracted]),
+        ("Does the model first form the argument?", [leads.stages(arrays), *_stages(arrays)]),
         ("Without a run: readout edits", [_readout(arrays), _score(arrays)]),
-        ("How long must a step be?", [_flip_lead(arrays), *_flips(arrays)]),
+        ("How long must a step be?", [leads.flips(arrays), *_flips(arrays)]),
         ("Layers and strengths, in runs", _runs(arrays)),
-        ("Replace or add, where, which layers", [_factor_lead(arrays), *_factors(arrays)]),
-        ("Is it about this relation alone?", [_specific_lead(arrays), *_specific(arrays)]),
-        ("Taken in other ways", [_kind_lead(arrays), *_kinds(arrays)]),
-        ("Other relations", [_relation_lead(arrays, facts), *_relations(arrays, facts)]),
+        ("Replace or add, where, which layers", [leads.factors(arrays), *_factors(arrays)]),
+        ("Is it about this relation alone?", [leads.specificity(arrays), *_specific(arrays)]),
+        ("Taken in other ways", [leads.kinds(arrays), *_kinds(arrays)]),
+        ("Other relations", [leads.relations(arrays, facts), *_relations(arrays, facts)]),
     ]
-
-
-def _lead(arrays: Arrays, facts: Mapping[str, Any], context: str) -> str:
-    """How often the vector succeeds, and how often the nulls do."""
-    table = arrays[f"intervention_{context}"]
-    return f"{_succeeds(table, facts['settings'].level)}; random vectors of its norm in {_by_chance(table)}."
-
-
-def _succeeds(table: xr.Dataset, level: float) -> str:
-    success, change = table.sel(outcome="success"), table.sel(outcome="logit change")
-    on_top = rate(success["mean"].sel(arm="vector"), int(success["items"]), level)
-    lead = between_in(change.sel(arm="vector"))
-    items = several(int(success["items"]), "item")
-    return f"The wanted token comes out on top in {on_top} of {items} (its lead changes by {lead} logits)"
-
-
-def _by_chance(table: xr.Dataset) -> str:
-    """The range of how often the nulls succeed."""
-    success = table.sel(outcome="success")
-    found = [float(success["mean"].sel(arm=a)) for a in table["arm"].values if _is_null(table, a)]
-    return share(found[0]) if len(found) == 1 else f"{share(min(found))} to {share(max(found))}" if found else "—"
-
-
-def _is_null(table: xr.Dataset, arm: Any) -> bool:
-    return str(table["kind"].sel(arm=arm).values) == NULL
-
-
-def _stage_lead(arrays: Arrays) -> str:
-    data = arrays["stages"]
-    counts = {}
-    for context in ("asked", "elsewhere"):
-        formed = data["formation"].values[data["context"].values == context] >= 0
-        counts[context] = f"{int(formed.sum())} of {len(formed)}"
-    return (
-        f"Where it is asked, the argument is the model's first choice at some layer in {counts['asked']} items; in "
-        f"prompts that never ask, in {counts['elsewhere']}."
-    )
-
-
-def _flip_lead(arrays: Arrays) -> str:
-    if "flip_curves" not in arrays:
-        return ""
-    one = arrays["flip_curves"].sel(context="elsewhere", measure="target").isel(layer=-1)
-    far = float(one["step"].values[-1])
-    drawn = [a for a in ("isotropic", "covariance", "real difference") if a in one["arm"].values]
-    parts = ", ".join(f"{share(one['share'].sel(arm=a, step=far))} {a}" for a in drawn)
-    return (
-        f"At the last layer, steps of up to {far:g} norms along the vector bring the wanted token out on top in "
-        f"{share(one['share'].sel(arm='vector', step=far))} of items; along random vectors in {parts}."
-    )
-
-
-def _factor_lead(arrays: Arrays) -> str:
-    if "factors" not in arrays:
-        return ""
-    data = arrays["factors"]["success"].sel(arm="vector").stack(cell=("mode", "place", "layers"))
-    data = data.dropna("cell")
-    most, least = (data.isel(cell=int(k)) for k in (data.values.argmax(), data.values.argmin()))
-    places = {"last": "last position", "all": "all positions"}
-    where = [
-        f"{share(one)} ({one['mode'].item()}, {places.get(one['place'].item(), one['place'].item())}, "
-        f"layers {one['layers'].item()})"
-        for one in (most, least)
-    ]
-    return f"It succeeds most often in {where[0]} of items, least often in {where[1]}."
-
-
-def _specific_lead(arrays: Arrays) -> str:
-    if "specificity" not in arrays or arrays["specificity"].sizes["relation"] < 2:
-        return ""
-    data = arrays["specificity"].sel(context="elsewhere")
-    change, success = data["change"].values, data["success"].values
-    return (
-        f"On its own items it changes the lead by {signed(change[0])} logits and succeeds in {share(success[0])}; on "
-        f"those of other relations by {signed(change[1:].min())} to {signed(change[1:].max())} logits, succeeding in "
-        f"{share(success[1:].max())} at most."
-    )
-
-
-def _kind_lead(arrays: Arrays) -> str:
-    if "kinds" not in arrays:
-        return ""
-    success = arrays["kinds"]["success"]
-    best, worst = (str(success["kind"].values[k]) for k in (success.values.argmax(), success.values.argmin()))
-    return (
-        f"Of {success.sizes['kind']} ways to take it, with one norm, {best} succeeds most often "
-        f"({share(success.sel(kind=best))}), {worst} least often ({share(success.sel(kind=worst))})."
-    )
-
-
-def _relation_lead(arrays: Arrays, facts: Mapping[str, Any]) -> str:
-    parts = []
-    for name in facts["others"]:
-        table = arrays[f"relation_{name}"]
-        got = share(table.sel(outcome="success")["mean"].sel(arm="vector"))
-        parts.append(f"{name.replace('_', ' ')} {got} of items against {_by_chance(table)} by random vectors")
-    return f"Each with its own vector, added where nobody asked: {'; '.join(parts)}." if parts else ""
 
 
 def _choice(facts: Mapping[str, Any]) -> str:
@@ -230,7 +98,7 @@ def _stages(arrays: Arrays) -> list[str]:
 def _one(table: xr.Dataset, what: str, level: float) -> str:
     change, success = table.sel(outcome="logit change"), table.sel(outcome="success")
     z = table.sel(outcome="null units").sel(arm="vector")
-    nulls = [str(a) for a in table["arm"].values if str(table["kind"].sel(arm=a).values) == NULL]
+    nulls = null_arms(table)
     chance = ", ".join(
         f"{a} {signed(change['mean'].sel(arm=a))} logits, {share(success['mean'].sel(arm=a))} on top (p = "
         f"{p_of(change['p_greater'].sel(arm=a))} and {p_of(success['p_greater'].sel(arm=a))})"
