@@ -5,6 +5,7 @@ plan -> record base and sources once -> waves -> metrics. What a cell cannot rea
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ import xarray as xr
 from ..edits.cells import Edits, Grid, as_edits
 from ..edits.making import patch
 from ..edits.operations import unique
-from ..errors import BadInput
+from ..errors import BadInput, did_you_mean
 from ..finite import NotFinite
 from ..metrics import Metric, as_metric, logit_diff, renamed
 from ..parts import out_of_memory
@@ -188,6 +189,11 @@ def noise(model: Model, clean: Prompts, corrupt: Prompts, site: str, metric: Any
 
 def _patched(model: Model, base: Prompts, source: Prompts, site: str, metric: Any, more: dict[str, Any]) -> Any:
     choices = ("layers", "heads", "positions", "neurons", "queries", "keys")
+    own = set(inspect.signature(sweep).parameters) - {"model", "base", "edits"}
+    known = [*choices, *sorted(own)]
+    for name in more:
+        if name not in known:
+            raise BadInput(f"There is no option {name!r}. {did_you_mean(name, known)}")
     selection = {key: more.pop(key) for key in choices if key in more}
     return sweep(model, base, patch(site, source, **selection), metric, **more)
 
