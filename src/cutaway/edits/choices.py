@@ -53,6 +53,7 @@ def layers(model: Model, site: str, given: Choice) -> Options:
             raise BadInput(f"There is only one {site} in the model, so it has no layers to choose.")
         check_site(model, site, None)
         return False, [(0, (0,))]
+    sets: list[tuple]
     if given is None or (isinstance(given, str) and given == "each"):
         axis, sets = True, [(i,) for i in range(model.n_layers)]
     elif isinstance(given, str) and given == "all":
