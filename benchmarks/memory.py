@@ -223,7 +223,9 @@ def line(r: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("build/bench/memory.json"), help="what it has is not run again")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/bench/memory.json"), help="what it has is not run again"
+    )
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--patience", type=float, default=900, help="seconds a case may take")
     parser.add_argument("--case", type=int, help="measure one case here and print it as JSON")
@@ -244,7 +246,9 @@ def main() -> int:
         try:
             made = subprocess.run(here, stdout=subprocess.PIPE, text=True, check=True, timeout=options.patience)
         except subprocess.SubprocessError as error:
-            print(f"| {case.said} | | {case.prompts:,} x {case.tokens:,} | failed: {type(error).__name__} |", flush=True)
+            print(
+                f"| {case.said} | | {case.prompts:,} x {case.tokens:,} | failed: {type(error).__name__} |", flush=True
+            )
             continue
         rows.append(json.loads(made.stdout.splitlines()[-1]))
         print(line(rows[-1]), flush=True)
