@@ -285,7 +285,7 @@ def test_a_grid_does_not_keep_its_arrays_once_a_layer() -> None:
     assert len({id(change.changed) for cell in cells for change in cell}) == 9
 
 
-# -- what the result of a sweep takes --------------------------------------------------------------------------------------
+# -- what the result of a sweep takes ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("metric", ["logit_diff", "next_token_log_prob", ["logit_diff", "rank"]])

@@ -26,8 +26,8 @@ MANY = int(os.environ.get("CUTAWAY_FUZZ", "25")) // 3
 POOL = [
     "", " ", "a", "ab", "Ġa", "▁a", "b", "\x00", "\x1b[31m", "\u202e", "\u2066x", "\ufeff", "\u200b", "\u2028", "\r\n",
     "<script>alert(1)</script>", "</script>", "<!--", "]]>", "&lt;", '"onload="x', "{{7*7}}", "<0x41>", "<0x00>",
-    "<0xFF>", "x" * 30_000, "漢", "e\u0301", "é", "\U0001f469\u200d\U0001f4bb", "\ufffd", "\uffff", "\U0010ffff", "%s", "<s>",
-    "<unk>",     "=1+1", "NaN", "null", "\\", "'",
+    "<0xFF>", "x" * 30_000, "漢", "e\u0301", "é", "\U0001f469\u200d\U0001f4bb", "\ufffd", "\uffff", "\U0010ffff", "%s",
+    "<s>", "<unk>", "=1+1", "NaN", "null", "\\", "'",
 ]  # fmt: skip
 """Texts of tokens: empty, equal to the eye, obeyed by terminals or pages, bytes, enormous, or none at all."""
 
