@@ -149,7 +149,11 @@ def planted(prompts: cutaway.Prompts, row: int) -> cutaway.Model:
     end = int(prompts.lengths[row]) - 1
     token = int(prompts.ids[row, end])
     assert token not in others
-    return model("wte.weight", NAN, token)
+    made = model()
+    made.hf.lm_head.weight = torch.nn.Parameter(made.hf.lm_head.weight.detach().clone())
+    with torch.no_grad():
+        made.hf.transformer.wte.weight[token] = NAN
+    return made
 
 
 def longer(n: int = 6) -> cutaway.Prompts:
@@ -188,6 +192,7 @@ def test_texts_are_counted_among_all_by_bos_sensitivity(monkeypatch: pytest.Monk
     from cutaway import parts
 
     one = wordy.model()
+    one.hf.lm_head.weight = torch.nn.Parameter(one.hf.lm_head.weight.detach().clone())
     monkeypatch.setattr(parts.at_once, "__defaults__", (3,))
     with torch.no_grad():
         one.hf.transformer.wte.weight[7] = NAN
@@ -247,7 +252,7 @@ def test_readouts_name_a_bad_column_of_the_unembedding(name: str, prompts: tuple
 def test_readouts_name_prompt_layer_and_site_of_a_bad_state(name: str, prompts: tuple) -> None:
     """One that no run left behind its last block: a stored state that somebody altered."""
     trace = model().trace(prompts[0])
-    trace["resid_post", 1][3, int(prompts[0].lengths[3]) - 1, 2] = INF
+    trace._stream[2][3, int(prompts[0].lengths[3]) - 1, 2] = INF
     with pytest.raises(cutaway.BadInput, match=r"Prompt 3 .*, L1\.resid_post: there is infinity in the state"):
         READOUTS[name](trace, torch.ones(32))
 
@@ -278,16 +283,22 @@ def test_the_table_of_one_prompt_names_where_it_began(weight: str, place: str, p
 def test_a_cell_that_overflows_behind_the_last_block_is_named(prompts: tuple) -> None:
     """The stream it leaves is finite: only reading it is not."""
     clean, _ = prompts
-    half = cutaway.Model(faults.wide_model.__wrapped__(inner=96, width=32).hf.half())
+    hf, signs = faults.wide_model.__wrapped__(inner=96, width=32).hf.half(), torch.sign(torch.arange(32) - 15.5)
+    hf.lm_head.weight = torch.nn.Parameter(hf.lm_head.weight.detach().clone())
+    with torch.no_grad():
+        hf.transformer.ln_f.weight.fill_(1.0)
+        hf.transformer.ln_f.bias.zero_()
+        hf.lm_head.weight[77] = 2150 * signs  # 32 times that is more than float16 holds
+    half = cutaway.Model(hf)
 
     def large(x: torch.Tensor) -> torch.Tensor:
-        return x * 0 + 6e4 * torch.sign(torch.arange(x.shape[-1]) - 15.5).to(x)
+        return x * 0 + 100 * signs.to(x)
 
-    with torch.no_grad():
-        half.hf.transformer.ln_f.weight.fill_(6e4)
     edits = {
-        "none": cutaway.ablate("z", layers=0, heads=1),
+        "none": cutaway.edit("resid_post", lambda x: x, layers=2, positions=-1),
         "large": cutaway.edit("resid_post", large, layers=2, positions=-1),
     }
-    with pytest.raises(cutaway.BadInput, match=r"(infinity|NaN) first appears in (logits|final_norm).*Cell: edit "):
+    with pytest.raises(
+        cutaway.BadInput, match=r"(infinity|NaN) first appears in (logits|final_norm).*Cell: edit large\."
+    ):
         cutaway.sweep(half, clean, edits, metric="kl")

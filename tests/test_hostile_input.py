@@ -186,22 +186,22 @@ def test_the_frames_made_by_hand_are_zstandard() -> None:
 
 LARGE = 2**34
 BOMBS = {
-    "more than its shape": ("value", lambda: rle(LARGE), "unpacks to more than its shape says"),
-    "of a size not stated": ("value", lambda: rle(LARGE, state=False), "unpacks to more than its shape says"),
-    "a second frame": ("value", lambda: rle(8) + rle(LARGE), "(cannot be unpacked|does not hold)"),
+    "more than its shape": ("value", lambda: rle(2**23), "unpacks to more than its shape says"),
+    "of a size not stated": ("value", lambda: rle(2**23, state=False), "unpacks to more than its shape says"),
+    "a second frame": ("value", lambda: rle(8) + rle(2**23), "(cannot be unpacked|does not hold)"),
     "a second frame of text": ("text", lambda: rle(8) + rle(LARGE), "(cannot be unpacked|does not hold)"),
     "text": ("text", lambda: rle(LARGE), "unpacks to more than its shape says"),
     "text of a size not stated": ("text", lambda: rle(LARGE, state=False), "unpacks to more than its shape says"),
     "more words than cells": ("text", lambda: rle(100), "does not hold what its shape says"),
     "less than its shape": ("value", lambda: rle(8), "does not hold what its shape says"),
     "nothing": ("text", lambda: b"", "unpacks to more than its shape says"),
-    "a long file": ("value", lambda: b"a" * 10**6, "larger than what its shape says"),
+    "a long file": ("value", lambda: rle(LARGE), "larger than what its shape says"),
 }
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_chunks_that_unpack_to_more_than_there_is(saved: Path, tmp_path: Path, bomb: str) -> None:
-    """In a process that may grow by half a gigabyte: 16 of them are refused, not run out of."""
+    """Sixteen gigabytes in a process that may grow by a half: refused, not run out of memory."""
     import resource
 
     import faults

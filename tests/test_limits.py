@@ -25,7 +25,8 @@ A, B = "The capital of Poland is", "The capital of Peru is"
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
     one = {"clean": A, "corrupt": B, "answer": " Warsaw", "foil": " Lima"}
-    (tmp_path / "pairs.jsonl").write_text(json.dumps(one) + "\n", encoding="utf-8")
+    two = {"clean": B, "corrupt": A, "answer": " Lima", "foil": " Warsaw"}
+    (tmp_path / "pairs.jsonl").write_text(f"{json.dumps(one)}\n{json.dumps(two)}\n", encoding="utf-8")
     return tmp_path / "pairs.jsonl"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -101,6 +102,8 @@ class Session:
             traceback.print_exception(error)
         elif isinstance(error, CutawayError):
             click.echo(f"error: {error}", err=True)
+        elif isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            click.echo(f"error: {error.strerror}. Close some programs, or raise the limit (ulimit -n).", err=True)
         elif _out_of_memory(error):
             click.echo(
                 "error: there is not enough memory, even for one prompt at a time. Give shorter prompts, or a "

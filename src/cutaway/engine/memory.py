@@ -16,6 +16,9 @@ COPIES = 4
 """Tensors of a block's widest activation that live at once: an activation function is a few elementwise steps."""
 
 
+LOGITS = 5
+"""Tensors of whole rows of logits that live at once while a metric reads them."""
+
 KEPT = 1.5
 """What an allocator holds over what is alive: freed blocks of the wrong size. Measured on Linux, on the CPU."""
 
@@ -101,6 +104,6 @@ def estimate(
     masks = 2 * here * (prefix + wave_tokens)
     return Memory(
         recorded=int(KEPT * sizes.number * kept),
-        wave=int(KEPT * sizes.number * max(making, wave + masks, 4 * logits * sizes.vocab)),
+        wave=int(KEPT * sizes.number * max(making, wave + masks, LOGITS * logits * sizes.vocab)),
         results=CELL * cells + 8 * results,
     )

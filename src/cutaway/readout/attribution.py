@@ -91,9 +91,9 @@ def terms_of(
     toward = toward or ("contrast" if trace.prompts.foils is not None else "centred")
     trace.model.certificate.require(f"Attribution by {by}", _NEEDS[by])
     if not isinstance(read, int | str):
-        parts = [terms_of(trace, by, r, toward, within) for r in read]
-        whole = xr.concat(parts, dim=xr.Variable("read", [str(r) for r in read]), combine_attrs="override")
-        errors = [p.attrs["completeness_error"] for p in parts]
+        each = [terms_of(trace, by, r, toward, within) for r in read]
+        whole = xr.concat(each, dim=xr.Variable("read", [str(r) for r in read]), combine_attrs="override")
+        errors = [one.attrs["completeness_error"] for one in each]
         return whole.assign_attrs(completeness_error=max(errors), read=", ".join(map(str, read)))
     positions = trace.prompts.at(read)
     x = trace.rows("resid_post", trace.model.n_layers - 1, positions).double()

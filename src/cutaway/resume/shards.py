@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -159,7 +159,7 @@ def _continued(folder: Path, facts: Facts) -> list[int]:
     return budgets
 
 
-def _halved(budgets: Any, first: Any) -> bool:
+def _halved(budgets: Any, first: Any) -> TypeGuard[list[int]]:
     """Whether these are the budgets of a sweep: what was asked for, and smaller ones where memory ran out."""
     if not isinstance(budgets, list) or not budgets or not all(type(b) is int and b > 0 for b in budgets):
         return False
