@@ -265,7 +265,7 @@ def test_vocabulary_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
         assert np.allclose(whole, one_by_one, atol=1e-5)
 
 
-@pytest.mark.parametrize("by", ["layer", "component", "head", "neuron", "source"])
+@pytest.mark.parametrize("by", ["component", "head", "neuron", "source"])
 def test_a_sum_that_does_not_hold_on_these_prompts_is_refused(by: str) -> None:
     """A model that was certified, and that then began to add what no part of it wrote."""
     model = cutaway.Model(build("gpt2"))

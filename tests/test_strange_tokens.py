@@ -126,7 +126,7 @@ def test_strange_vocabularies(
 ) -> None:
     model = cutaway.load(with_tokenizer(weights, tmp_path / "model", json.dumps(tokenizer_file(seed))))
     said = capsys.readouterr().err
-    assert "\x1b" not in said and said.count("\n") <= 1
+    assert "\x1b" not in said and said.count("cutaway: ") <= 1
     chance = random.Random(seed)
     texts = ["a", "ab a", *chance.sample(POOL[1:], 3)]
     for text in texts:
@@ -137,7 +137,9 @@ def test_strange_vocabularies(
         table = answered(lambda prompts=prompts: model.top(prompts, k=VOCAB))
         logits = model.hf(prompts.ids).logits[0, -1]
         assert sorted(table["token_id"].values.tolist()) == list(range(len(logits)))
-        assert torch.equal(torch.from_numpy(table["logit"].values), logits.detach().sort(descending=True).values)
+        assert torch.allclose(
+            torch.tensor(table["logit"].values), logits.detach().sort(descending=True).values, atol=1e-4
+        )
         page = answered(lambda prompts=prompts: cutaway.show(cutaway.lens(model.trace(prompts), top=3))).html()
         plain = cutaway.show(cutaway.lens(model.trace(cutaway.Prompts(ids=prompts.ids)), top=3)).html()
         assert sorted(set(Elements(page).found)) == sorted(set(Elements(plain).found))
@@ -160,7 +162,7 @@ def test_tokenizer_files_that_are_none(
 ) -> None:
     """The model works, by ids; half of a surrogate pair is none of a token's text."""
     model = cutaway.load(with_tokenizer(weights, tmp_path / "model", text))
-    assert model.tokenizer is None and capsys.readouterr().err.count("\n") == 1
+    assert model.tokenizer is None and capsys.readouterr().err.count("no usable tokenizer") == 1
     assert answered(lambda: model.prompts("a")) is None and len(model.top([5, 6])["rank"]) == 10
 
 
