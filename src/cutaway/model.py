@@ -15,7 +15,14 @@ from .anatomy import Anatomy, Tail, device_of, input_device, measure, steady
 from .certificate import Certificate
 from .errors import BadInput, Refused
 from .fingerprints import Fingerprints
-from .finite import named, require_finite_logits
+from .finite import (
+    all_finite,
+    first_place,
+    named,
+    not_finite,
+    require_finite_logits,
+    require_finite_states,
+)
 from .parts import TOKENS, at_once, in_parts, logits_at_once, slices
 from .prompts import Prompts, Token, single_token, tokenise
 from .results import joined, run_card
@@ -118,7 +125,8 @@ class Model(Weights):
         """The longest prompt, in tokens, or None where there is no limit."""
         if getattr(self.config, "alibi", False):
             return None
-        return getattr(self.config, "max_position_embeddings", None)
+        names = ("max_position_embeddings", "max_seq_len")  # the latter: MPT, whose table of biases ends there
+        return next((n for name in names if (n := getattr(self.config, name, None)) is not None), None)
 
     def _same_everywhere(self, what: str) -> int:
         values = {getattr(b.attention, what, None) for b in self._measured.blocks}
@@ -155,8 +163,8 @@ class Model(Weights):
         if self.context is not None and prompts.n_positions > self.context:
             long = int(prompts.lengths.argmax())
             raise BadInput(
-                f"Prompt {long} has {prompts.n_positions} tokens, more than the context of {self.context} of "
-                f"{self.name}. Shorten it."
+                f"Prompt {prompts.number(long)} has {prompts.n_positions} tokens, more than the context of "
+                f"{self.context} of {self.name}. Shorten it."
             )
 
     def trace(
@@ -232,8 +240,10 @@ class Model(Weights):
 
         Raises:
             Refused: what follows the last block cannot be called alone.
-            NotFinite: of finite rows some have NaN or infinity among their logits.
+            NotFinite: NaN or infinity in a row or among its logits.
         """
+        if who is not None:
+            require_finite_states(self, rows, who)
         if self.certificate.refusal(_BY_PARTS) is None:
             logits = self.anatomy.unembedding.cap_only(self.read_before_cap(rows))
         else:
@@ -305,7 +315,7 @@ class Model(Weights):
         `log_probability` and `probability`.
 
         Raises:
-            BadInput: not exactly one prompt.
+            BadInput: not exactly one prompt; NaN or infinity in its run (the message names the first place).
         """
         if isinstance(prompt, str) or (not isinstance(prompt, Prompts) and any(isinstance(p, str) for p in prompt)):
             prompt = self.prompts(prompt)  # type: ignore[arg-type]
@@ -315,6 +325,9 @@ class Model(Weights):
             raise BadInput(f"top is the table of one prompt, and {len(prompt)} were given. Choose one: prompts[0].")
         with steady(self.hf):
             logits = self.forward(prompt, all_logits=False)[0, -1]
+            seen = None if all_finite(logits) else first_place(self, prompt, 0)
+            if seen is not None:
+                raise not_finite(self, prompt, 0, seen)
             require_finite_logits(self, logits[None], partial(named, prompt))
         table = top_table(logits, self.tokenizer, k)
         return table.assign_attrs(run_card(self, prompt, text=prompt.texts[0], units="logits; nats; probability"))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .anatomy import Anatomy, HeadMap, stored
 from .certificate import Certificate
 from .errors import BadInput, Refused
+from .finite import require_finite_weights
 from .prompts import Token
 
 
@@ -72,6 +73,10 @@ class Weights:
 
     @property
     def n_layers(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> torch.dtype:
         raise NotImplementedError
 
     def token_id(self, token: Token) -> int:
@@ -188,7 +193,9 @@ class Weights:
         columns = self._columns(tokens)
         if foils is not None:
             columns = columns - self._columns(foils)
-        return norm.gained(columns) * self.anatomy.unembedding.scale
+        found = norm.gained(columns) * self.anatomy.unembedding.scale
+        require_finite_weights(self, "the readout directions of these tokens", found)
+        return found
 
     def _columns(self, tokens: Sequence[Token] | Tensor) -> Tensor:
         ids = [self.token_id(t) for t in (tokens.tolist() if isinstance(tokens, Tensor) else tokens)]

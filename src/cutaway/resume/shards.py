@@ -13,7 +13,9 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -64,7 +66,11 @@ class Store:
             return None
         from safetensors.numpy import load
 
-        found = load(data[:-32])
+        try:
+            found = load(data[:-32])
+        except Exception:  # noqa: BLE001 - a checksum can be made for anything
+            _report(path, "it holds no arrays")
+            return None
         if {k: (v.shape, v.dtype) for k, v in found.items()} != {k: (s, np.float64) for k, s in like.items()}:
             _report(path, "its arrays do not fit")
             return None
@@ -142,12 +148,19 @@ def _continued(folder: Path, facts: Facts) -> list[int]:
     then, budgets = whole.get("facts"), whole.get("budgets")
     if whole.get("kind") != KIND or whole.get("schema_version") != SCHEMA_VERSION or not isinstance(then, dict):
         raise BadInput(f"{folder / MANIFEST} is no manifest of a sweep that this version can continue.")
-    if not isinstance(budgets, list) or not budgets or not all(type(b) is int and b > 0 for b in budgets):
-        raise BadInput(f"{folder / MANIFEST} has no budgets. Delete {folder} to begin anew.")
     unlike = differences(then, facts)
     if unlike:
         raise BadInput(
             f"{folder} holds another sweep, and what it has cannot be used here: {'; '.join(unlike)}. Repeat the call "
             "as it was, choose another folder, or delete this one to begin anew."
         )
+    if not _halved(budgets, facts["budget"]):
+        raise BadInput(f"{folder / MANIFEST} has no budgets of this sweep. Delete {folder} to begin anew.")
     return budgets
+
+
+def _halved(budgets: Any, first: Any) -> TypeGuard[list[int]]:
+    """Whether these are the budgets of a sweep: what was asked for, and smaller ones where memory ran out."""
+    if not isinstance(budgets, list) or not budgets or not all(type(b) is int and b > 0 for b in budgets):
+        return False
+    return budgets[0] == first and all(after == before // 2 for before, after in pairwise(budgets))
