@@ -103,18 +103,28 @@ def study(name: str, kills: int, rng: random.Random, folder: Path) -> Row:
 
 def wait_for_a_part(pid: int, partial: Path, rng: random.Random) -> None:
     """Until a study has gone a few steps further and is in a part that is no sweep, or has ended."""
-    begun = len(list(partial.rglob("manifest.json"))) + rng.randrange(1, 5)
+    begun = len(manifests(partial)) + rng.randrange(1, 5)
     while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        if len(list(partial.rglob("manifest.json"))) >= begun and in_a_part(partial):
+        if len(manifests(partial)) >= begun and in_a_part(partial):
             return
         time.sleep(0.002)
 
 
 def in_a_part(partial: Path) -> bool:
     """Whether what was begun last is a part that is no sweep, and is not finished."""
-    found = [(p.stat().st_mtime_ns, p) for p in partial.rglob("manifest.json")]
-    newest = max(found)[1] if found else None
-    return newest is not None and b'"part"' in newest.read_bytes() and not (newest.parent / WHOLE).exists()
+    try:
+        newest = max(manifests(partial), key=lambda p: p.stat().st_mtime_ns, default=None)
+        return newest is not None and b'"part"' in newest.read_bytes() and not (newest.parent / WHOLE).exists()
+    except FileNotFoundError:  # it has just gone, whole
+        return False
+
+
+def manifests(partial: Path) -> list[Path]:
+    """Of every sweep and part that was begun."""
+    try:
+        return list(partial.rglob("manifest.json"))
+    except FileNotFoundError:
+        return []
 
 
 def damaged(tries: int, rng: random.Random, folder: Path, hurt: Callable[[Path], None], name: str) -> Row:
@@ -171,6 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--studies", type=int, default=6, help="kills of each of the five")
+    parser.add_argument("--study", choices=STUDIES, action="append", help="of these alone; default: all five")
     parser.add_argument("--files", type=int, default=40)
     parser.add_argument("--disks", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
@@ -202,7 +213,7 @@ def main() -> None:
             tell(damaged(asked.files, rng, folder, lambda p: faults.cut(p, rng.random()), cut))
         if asked.disks:
             tell(full_disks(asked.disks, rng, folder))
-        for name in STUDIES if asked.studies else ():
+        for name in asked.study or STUDIES if asked.studies else ():
             tell(study(name, asked.studies, rng, folder))
         os.chdir("/")
     sys.exit(0 if all(tried == survived and not lost for _, tried, survived, lost in rows) else 1)

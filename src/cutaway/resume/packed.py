@@ -1,6 +1,7 @@
 """Labelled arrays as bytes that hold numbers and text and nothing that could run, and come back as they were.
 
-A safetensors blob: its tensors are the numeric arrays, its metadata one JSON text of everything else.
+A safetensors blob: its tensors are the numeric arrays, its metadata one JSON text of everything else. Arrays come back
+with their axes in the same order in memory, too: sums and products round by it.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ def _form(value: Any, tensors: dict[str, np.ndarray]) -> Any:
     if isinstance(value, np.ndarray):
         if value.dtype.kind in "UO":
             return {"text": value.ravel().tolist(), "shape": value.shape, "dtype": value.dtype.str}
-        name = str(len(tensors))
-        tensors[name] = np.array(value, order="C")
-        return {"tensor": name}
+        name, axes = str(len(tensors)), sorted(range(value.ndim), key=lambda i: -abs(value.strides[i]))
+        tensors[name] = np.array(value.transpose(axes), order="C")
+        return {"tensor": name, "axes": axes}
     if isinstance(value, Mapping):
         return {"mapping": [[key, _form(item, tensors)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
@@ -80,7 +81,7 @@ def _made(form: Any, tensors: Mapping[str, np.ndarray]) -> Any:
     if "text" in form:
         return np.array(form["text"], dtype=form["dtype"]).reshape(form["shape"])
     if "tensor" in form:
-        return tensors[form["tensor"]]
+        return tensors[form["tensor"]].transpose(np.argsort(form["axes"]).astype(int))
     if "mapping" in form:
         return {key: _made(item, tensors) for key, item in form["mapping"]}
     return [_made(item, tensors) for item in form["list"]]
