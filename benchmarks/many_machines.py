@@ -270,14 +270,14 @@ def rate(workers: int) -> bool:
     n = 400
     print("| engine | store | shards | shards a second | of the driver's CPU time, ms a shard |\n|---|---|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as place, faults.small_shards(1):
-        plain = faults.work(model=model, n=n, budget=400)
+        plain = faults.work(model=model, n=n, budget=40)
         for count in (0, *range(1, workers + 1)):
             with on_ray(workers=count) if count else nullcontext():
-                faults.work(model=model, n=n, budget=400)
+                faults.work(model=model, n=n, budget=40)
                 for kept in (False, True):
                     store = Path(place) / f"{count}-{kept}" if kept else None
                     begin, cpu = time.perf_counter(), time.process_time()
-                    found = faults.work(store, model=model, n=n, budget=400)
+                    found = faults.work(store, model=model, n=n, budget=40)
                     took, cpu = time.perf_counter() - begin, time.process_time() - cpu
                     shards = len(faults.shards(store)) if store else counted(model, n)
                     same &= faults.same_bits(plain, found)
@@ -291,7 +291,7 @@ def rate(workers: int) -> bool:
 
 def counted(model: cutaway.Model, n: int) -> int:
     clean, corrupt = faults.prompts(n)
-    plan = cutaway.sweep(model, clean, cutaway.patch("resid_pre", corrupt), budget=400, read=[-2, -1], dry_run=True)
+    plan = cutaway.sweep(model, clean, cutaway.patch("resid_pre", corrupt), budget=40, read=[-2, -1], dry_run=True)
     return len(plan.groups) * len(plan.blocks)  # type: ignore[union-attr]
 
 
