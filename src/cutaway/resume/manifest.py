@@ -43,10 +43,7 @@ def manifest(
     """
     sources = {s.hash() for cell in grid.cells for change in cell for s in change.operation.sources}
     facts = {
-        "model": model.name,
-        "fingerprint": fingerprint_of(model),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "attention": model.anatomy.attn_implementation,
+        **of_model(model),
         "prompts": base.hash(),
         "source prompts": ", ".join(sorted(sources)) or "none",
         "reference prompts": ", ".join(r.hash() for r in references) or "none",
@@ -63,6 +60,16 @@ def manifest(
     given = {key: "none" if value is None else value for key, value in settings.items()}
     return {
         k: v if isinstance(v, str | int | float) else str(v) for k, v in (facts | machine(model.device) | given).items()
+    }
+
+
+def of_model(model: Model) -> dict[str, str]:
+    """The facts of a model that decide bits."""
+    return {
+        "model": model.name,
+        "fingerprint": fingerprint_of(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": model.anatomy.attn_implementation,
     }
 
 
