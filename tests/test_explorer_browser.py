@@ -36,10 +36,7 @@ def explorer(load: Any, name: str, results: tuple[Path, ...] = (), awake: bool =
     if awake:
         worker.wake()
     sock = serving.listening("127.0.0.1", 0)
-    config = uvicorn.Config(
-        app.build(worker, Shelf(results)), log_config=None, lifespan="off", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(serving.configured(app.build(worker, Shelf(results))))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     try:
@@ -340,6 +337,9 @@ def test_saved_results_open_without_a_model(browser: Browser, tmp_path: Path) ->
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert cli.run(["study", "attribution", "-p", A, "--answer", " Warsaw", "-q", "-o", str(tmp_path / "poland")]) == 0
     assert cli.run(["patch", "--pairs", str(pairs), "--site", "z", "-q", "-o", str(tmp_path / "sweep")]) == 0
+    study = json.loads((tmp_path / "poland" / "result.json").read_text(encoding="utf-8"))
+    study["outline"] = [["First", 2], ["The rest", len(study["findings"]) - 2]]
+    (tmp_path / "poland" / "result.json").write_text(json.dumps(study), encoding="utf-8")
 
     def load() -> Any:
         raise AssertionError("a saved result needs no model")
@@ -349,6 +349,10 @@ def test_saved_results_open_without_a_model(browser: Browser, tmp_path: Path) ->
         page.get_by_text("No model was needed").wait_for()
         assert page.locator("table.lens").count() == 1 and page.locator("figure.attention .thumb").count() == 24
         assert "result=0" in page.url
+        assert page.get_by_role("heading", name="The rest").is_visible()
+        page.locator("details.more > summary").first.click()
+        said = [" ".join(one.split()) for one in page.locator("#answers p").all_inner_texts()]
+        assert study["findings"][0] in said and study["findings"][1] in said
         page.get_by_role("button", name="sweep").click()
         page.locator("figure.view [data-layer='3'][data-head='1']").first.wait_for()
         assert page.locator("button[data-result][aria-pressed=true]").inner_text() == "sweep"
