@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from starlette.testclient import TestClient
@@ -312,9 +315,7 @@ def test_whoever_leaves_gives_up(monkeypatch: pytest.MonkeyPatch, model: cutaway
 def _served(one: Worker, sock: socket.socket) -> None:
     import uvicorn
 
-    config = uvicorn.Config(app.build(one, Shelf(())), log_config=None, lifespan="off")
-    server = uvicorn.Server(config)
-    server.run(sockets=[sock])
+    uvicorn.Server(serving.configured(app.build(one, Shelf(())))).run(sockets=[sock])
 
 
 def test_an_error_that_should_not_happen_is_one_message(monkeypatch: pytest.MonkeyPatch, model: cutaway.Model) -> None:
@@ -441,9 +442,7 @@ def test_a_weight_of_a_pattern_is_moved_as_a_hook_moves_it(model: cutaway.Model,
     assert other["same weight, other token"]["logit_diff"] == pytest.approx(keys, abs=2e-3)
     assert other["same weight, other head"]["logit_diff"] == pytest.approx(heads, abs=2e-3)
     assert ("another word there" in other) == (edit == "patch")
-    space: dict[str, Any] = {}
-    exec(compile(made.python, "offered", "exec"), space)
-    assert space["found"]["effect"].sel(metric="logit_diff").item() == pytest.approx(change(1, 4), abs=2e-3)
+    assert offered(made)["found"]["effect"].sel(metric="logit_diff").item() == pytest.approx(change(1, 4), abs=2e-3)
 
 
 def test_a_small_gap_is_said_and_effects_are_shown_in_logits(model: cutaway.Model, subject: Subject) -> None:
@@ -485,16 +484,88 @@ def test_other_words_differ_only_where_the_prompts_do(model: cutaway.Model) -> N
     assert other_words(model, base, base, 5) == [] and other_words(model, base, model.prompts("Peru"), 5) == []
 
 
-@pytest.mark.parametrize(
-    ("edit", "place"), [("add", "L2.mlp_out@-1"), ("remove", "L4.resid_pre@4"), ("add", "L3H1.z@-1")]
-)
-def test_the_python_that_is_offered_gives_the_numbers_that_are_shown(subject: Subject, edit: str, place: str) -> None:
-    direction = {} if ".z" in place else {"toward": "Warsaw", "against": "Lima"}
-    made = ask(subject, kind="edit", text=A, other=B, edit=edit, place=place, scale=1.5, **direction)
+def offered(made: Answer) -> dict[str, Any]:
+    """What the Python that is offered leaves behind, run as it is."""
     space: dict[str, Any] = {}
     exec(compile(made.python, "offered", "exec"), space)
+    return space
+
+
+@pytest.fixture
+def loaded(model: cutaway.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is offered loads the model that is at hand; that it loads the same one is tested by itself."""
+
+    def load(name: str) -> cutaway.Model:
+        assert name == "pocket"
+        return model
+
+    monkeypatch.setattr(cutaway, "load", load)
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize(
+    ("edit", "place"),
+    [("add", "L2.mlp_out@-1"), ("remove", "L4.resid_pre@4"), ("add", "L3H1.z@-1"), ("zero", "L3H1.z"),
+     ("patch", "L3.resid_post@4"), ("patch", "L4H1.pattern@-1<-4")],
+)  # fmt: skip
+def test_the_python_that_is_offered_gives_the_numbers_that_are_shown(subject: Subject, edit: str, place: str) -> None:
+    direction = {"toward": "Warsaw", "against": "Lima"} if edit in ("add", "remove") and ".z" not in place else {}
+    made = ask(subject, kind="edit", text=A, other=B, edit=edit, place=place, scale=1.5, **direction)
+    space = offered(made)
+    assert set(space["draws"]) == set(made.facts["control"])
     for metric, value in made.facts["effect"].items():
         assert space["found"]["effect"].sel(metric=metric).item() == pytest.approx(value, abs=2e-3), metric
+        for name, draws in made.facts["control"].items():
+            again = space["draws"][name]["effect"].sel(metric=metric).values.ravel()
+            assert again == pytest.approx(draws[metric], abs=2e-3), (metric, name)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_the_python_of_every_view_gives_the_numbers_that_are_shown(
+    subject: Subject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = ask(subject, kind="tokens", text=A)
+    found = offered(made)["found"]
+    assert dict(zip(found.token.values.tolist(), found.probability.values, strict=True)) == pytest.approx(
+        made.facts["next"], rel=1e-4
+    )
+    made = ask(subject, kind="lens", text=A)
+    found = offered(made)["found"]["probability"].isel(prompt=0)
+    drawn = made.parts[0].data["cells"]  # token, probability, token, probability, ... of each layer and position
+    assert [row[p][1] for row in drawn for p in range(6)] == pytest.approx(found.isel(rank=0).values.ravel(), rel=1e-3)
+    made = ask(subject, kind="attribution", text=A, other=B)
+    assert float(offered(made)["found"].sum()) == pytest.approx(made.facts["total"], abs=2e-3)
+    made = ask(subject, kind="attention", text=A)
+    packed = [base64.b64decode(head["weights"]) for head in made.parts[0].data["heads"]]  # 65535ths
+    drawn = np.array([np.frombuffer(one, "<u2") for one in packed]) / 65535
+    found = offered(made)["found"].isel(prompt=0).values.reshape(len(packed), 6, 6)
+    assert drawn == pytest.approx(found[:, *np.tril_indices(6)], abs=1e-4)
+    made = ask(subject, kind="compare", text=A, other=B)
+    capsys.readouterr()
+    offered(made)
+    printed = capsys.readouterr().out
+    series = [np.fromstring(one, sep=" ") for one in re.findall(r"^\[([^\]A-Za-z]+)\]", printed, re.MULTILINE)]
+    assert np.array(series) == pytest.approx(np.array([made.facts["A"], made.facts["B"]]), abs=2e-3)
+    for site in ("resid_pre", "z"):
+        made = ask(subject, kind="grid", text=A, other=B, site=site)
+        space = offered(made)
+        assert space["found"]["effect"].values[0] == pytest.approx(np.array(made.facts["effect"]), abs=2e-3)
+        gap = made.facts["reference"] - made.facts["base"]
+        draws = space["draws"]["effect"].isel(prompt=0).transpose("draw", ...).values / gap
+        assert draws == pytest.approx(np.array(made.facts["control"]), abs=2e-3)
+
+
+def test_what_is_offered_loads_the_model_as_it_was_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"dtype": "bfloat16", "attn": "eager"}
+    one = Subject(cutaway.load("pocket", dtype="bfloat16", attn_implementation="eager"), "pocket", options)
+    made = ask(one, kind="tokens", text=A)
+    space = offered(made)
+    assert str(space["m"].dtype) == "torch.bfloat16" and space["m"].hf.config._attn_implementation == "eager"
+    assert space["found"].probability.values[0] == pytest.approx(max(made.facts["next"].values()), rel=1e-6)
+    capsys.readouterr()
+    assert cli.run([*shlex.split(made.shell)[1:], "--json", "-q"]) == 0
+    table = json.loads(capsys.readouterr().out)["tables"][0]
+    assert table["data_vars"]["probability"]["data"][0] == pytest.approx(max(made.facts["next"].values()), rel=1e-6)
 
 
 def test_the_commands_that_are_offered_run(
@@ -551,6 +622,17 @@ assert web.get("/").status_code == 200
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_findings_under_sub_headings_are_served(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "poland"
+    shutil.copytree(saved / "poland", folder)
+    facts = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    facts["outline"] = [["First", 1], ["The rest", len(facts["findings"]) - 1]]
+    (folder / "result.json").write_text(json.dumps(facts), encoding="utf-8")
+    groups = Shelf([folder]).open("0")["sections"][0]["groups"]
+    assert [one["heading"] for one in groups] == ["First", "The rest"]
+    assert [text for one in groups for text in (one["lead"], *one["details"])] == facts["findings"]
 
 
 def test_a_shelf_says_what_is_no_result(tmp_path: Path, saved: Path) -> None:

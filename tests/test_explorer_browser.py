@@ -36,10 +36,7 @@ def explorer(load: Any, name: str, results: tuple[Path, ...] = (), awake: bool =
     if awake:
         worker.wake()
     sock = serving.listening("127.0.0.1", 0)
-    config = uvicorn.Config(
-        app.build(worker, Shelf(results)), log_config=None, lifespan="off", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(serving.configured(app.build(worker, Shelf(results))))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     try:
@@ -224,31 +221,91 @@ def test_progress_is_shown_and_stopping_frees_the_worker(browser: Browser, monke
         quiet(seen, address)
 
 
-def test_everything_by_keys_alone(browser: Browser, url: str) -> None:
+def tab_to(page: Any, selector: str) -> None:
+    """Press Tab until the focus is on (or in) this; fails where no number of presses leads there."""
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        if page.evaluate("(one) => document.activeElement.closest(one) !== null", selector):
+            return
+    raise AssertionError(f"Tab does not lead to {selector}")
+
+
+def test_everything_by_keys_alone(browser: Browser, url: str, tmp_path: Path) -> None:
     with browser.page(url) as (page, seen):
-        page.locator("#text").focus()
-        page.keyboard.type(A)
+        for field, words in (("#text", A), ("#other", B)):
+            tab_to(page, field)
+            page.keyboard.type(words)
         page.keyboard.press("Enter")
         done(page)
-        for _ in range(60):  # to the lens, one tab stop
-            page.keyboard.press("Tab")
-            if page.evaluate("document.activeElement.closest('table.lens') !== null"):
-                break
-        for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Enter"):
-            page.keyboard.press(key)
-        assert page.locator("#place").input_value() == "L2.resid_post@1"
-        assert page.evaluate("document.activeElement.matches('table.lens td')"), "focus stays where it was"
-        for _ in range(80):
-            page.keyboard.press("Tab")
-            if page.evaluate("document.activeElement.id") == "zero":
-                break
+        tab_to(page, "#grid button[type=submit]")
         page.keyboard.press("Enter")
-        page.get_by_role("heading", name="Zeroing L2.resid_post@1").wait_for(timeout=30_000)
-        assert "Zeroing L2.resid_post@1 takes" in page.locator("#status").inner_text(), "said by the live region"
+        page.get_by_role("heading", name="Patching A into B: resid_pre").wait_for(timeout=30_000)
+        assert page.evaluate("document.activeElement.textContent") == "Patching A into B: resid_pre"
+        tab_to(page, "table.lens")
+        for key in ("ArrowDown", "ArrowRight", "Enter"):
+            page.keyboard.press(key)
+        assert page.locator("#place").input_value() == "L1.resid_post@1"
+        assert page.evaluate("document.activeElement.matches('table.lens td')"), "focus stays where it was"
+        tab_to(page, "#patch")
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Patching L1.resid_post@1").wait_for(timeout=30_000)
+        assert "Patching L1.resid_post@1" in page.locator("#status").inner_text(), "said by the live region"
         page.get_by_role("button", name="Back to the place").focus()
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.matches('table.lens td')")
+        tab_to(page, ".thumb")
+        page.keyboard.press("End")
+        page.keyboard.press("Enter")
+        assert page.locator("#place").input_value() == "L5H3.z"
+        tab_to(page, "canvas.matrix")
+        for key in ("ArrowLeft", "Enter"):
+            page.keyboard.press(key)
+        assert page.locator("#place").input_value() == "L5H3.pattern@1<-0", "from the token that was pinned in the lens"
+        tab_to(page, "#zero")
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Zeroing L5H3.pattern@1<-0").wait_for(timeout=30_000)
+        tab_to(page, "#place")
+        page.keyboard.press("Control+A")
+        page.keyboard.type("L5.mlp_out@-1")
+        tab_to(page, "#toward")
+        page.keyboard.type("Lima")
+        tab_to(page, "#remove")
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Removing from L5.mlp_out@-1").wait_for(timeout=30_000)
+        tab_to(page, "#save")
+        with page.expect_download() as got:
+            page.keyboard.press("Enter")
+        got.value.save_as(tmp_path / "explored.html")
+        said = (tmp_path / "explored.html").read_text(encoding="utf-8")
+        assert said.count(": before | after</h2>") == 3
         quiet(seen, url)
+
+
+def test_a_change_waits_for_what_is_being_looked_at(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit asked for while views still come takes none of them away, and is made on the prompts that are shown."""
+    from cutaway.explorer import worker
+
+    real, hold = worker.answered, threading.Event()
+
+    def held(subject: Any, question: Any, progress: Any) -> Any:
+        if question.kind == "attention":
+            assert hold.wait(20)
+        return real(subject, question, progress)
+
+    monkeypatch.setattr(worker, "answered", held)
+    model = cutaway.load("pocket")
+    with explorer(lambda: model, "pocket") as address, browser.page(address) as (page, seen):
+        page.locator("#text").fill(A)
+        page.get_by_role("button", name="Look", exact=True).click()
+        page.locator("table.lens td[data-at='3 4']").click(timeout=30_000)
+        page.locator("#text").fill("Something else")
+        page.locator("#zero").click()
+        hold.set()
+        page.get_by_role("heading", name="Zeroing L3.resid_post@4").wait_for(timeout=30_000)
+        assert page.locator(".thumb").count() == 24 and page.locator("figure.splitting").count() == 2
+        assert page.locator("#changes").get_by_text("logit(␣Warsaw)").count() > 0
+        assert not page.locator("#stop").is_visible()
+        quiet(seen, address)
 
 
 def test_an_address_brings_back_what_was_asked(browser: Browser, url: str) -> None:
@@ -305,6 +362,15 @@ def test_a_bad_question_is_one_message_beside_the_form(browser: Browser, url: st
         page.locator("#zero").click()
         page.locator("#trouble").wait_for()
         assert "77" in page.locator("#trouble").inner_text()
+        page.locator(".splitting summary[data-layer='5']").first.click()  # at the foot of a long page
+        page.locator("#place").fill("L78.resid_pre@0")
+        page.locator("#zero").click()
+        page.locator("#trouble", has_text="78").wait_for()
+        box = page.locator("#trouble").evaluate("(one) => one.getBoundingClientRect().toJSON()")
+        assert page.evaluate("scrollY") > 1000 and 0 <= box["top"] < box["bottom"] <= 900, (
+            "the message is seen where one reads"
+        )
+        assert serious(page) == []
         quiet(seen, url)
 
 
@@ -340,6 +406,9 @@ def test_saved_results_open_without_a_model(browser: Browser, tmp_path: Path) ->
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert cli.run(["study", "attribution", "-p", A, "--answer", " Warsaw", "-q", "-o", str(tmp_path / "poland")]) == 0
     assert cli.run(["patch", "--pairs", str(pairs), "--site", "z", "-q", "-o", str(tmp_path / "sweep")]) == 0
+    study = json.loads((tmp_path / "poland" / "result.json").read_text(encoding="utf-8"))
+    study["outline"] = [["First", 2], ["The rest", len(study["findings"]) - 2]]
+    (tmp_path / "poland" / "result.json").write_text(json.dumps(study), encoding="utf-8")
 
     def load() -> Any:
         raise AssertionError("a saved result needs no model")
@@ -349,6 +418,10 @@ def test_saved_results_open_without_a_model(browser: Browser, tmp_path: Path) ->
         page.get_by_text("No model was needed").wait_for()
         assert page.locator("table.lens").count() == 1 and page.locator("figure.attention .thumb").count() == 24
         assert "result=0" in page.url
+        assert page.get_by_role("heading", name="The rest").is_visible()
+        page.locator("details.more > summary").first.click()
+        said = [" ".join(one.split()) for one in page.locator("#answers p").all_inner_texts()]
+        assert study["findings"][0] in said and study["findings"][1] in said
         page.get_by_role("button", name="sweep").click()
         page.locator("figure.view [data-layer='3'][data-head='1']").first.wait_for()
         assert page.locator("button[data-result][aria-pressed=true]").inner_text() == "sweep"

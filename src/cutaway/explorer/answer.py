@@ -45,6 +45,10 @@ def section_tree(section: Section) -> dict[str, Any]:
     return {
         "heading": shown_text(section.heading),
         "sentences": [shown_text(text) for text in section.paragraphs],
+        "groups": [
+            {"heading": shown_text(g.heading), "lead": shown_text(g.lead), "details": [*map(shown_text, g.details)]}
+            for g in section.groups
+        ],
         "folded": section.folded,
         "parts": [part.tree() for part in section.elements()],
     }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .. import sweep
 from ..edits.cells import Edit
 from ..edits.making import ablate, add, patch
 from ..edits.removals import project_out
@@ -22,13 +21,22 @@ from ..views import Cell, Table, shade_of
 from ..wording import number, percent, prose, quoted, shown_text, signed
 from . import written
 from .answer import Answer
-from .control import OTHER_HEAD, OTHER_TOKEN, other_words, patched_from, same_length, same_weight
+from .control import (
+    OTHER_HEAD,
+    OTHER_TOKEN,
+    OTHER_WORD,
+    SAME_LENGTH,
+    other_words,
+    patched_from,
+    same_length,
+    same_weight,
+)
 from .limits import DRAWS
 from .question import FROM, METRICS, Question
 from .spread import spread
 from .subject import Subject
+from .sweeps import Progress, sweeps
 
-Progress = Callable[[int, int], None]
 UNITS = {"logit_diff": "logits", "log_prob": "nats", "prob": "probability", "kl": "nats"}
 DID = {"patch": "Patching", "zero": "Zeroing", "add": "Adding to", "remove": "Removing from"}
 
@@ -44,21 +52,9 @@ def edited(subject: Subject, question: Question, progress: Progress) -> Answer:
     edit, line, named = _edit(subject, question, trace, source, where)
     after_trace = model.trace(base, edits=edit)
     change = _at(after_trace, place, question.key) - _at(trace, place, question.key)
-    if question.key is None:
-        controls: dict[str, Edit] = {"random, same length": same_length(place.site, change, DRAWS, **where)}
-    else:
-        at = (place.layer, place.head, where["queries"], question.key)
-        controls = same_weight(float(change), *at, model.n_heads, DRAWS)  # type: ignore[arg-type]
-    if question.edit == "patch" and source is not None:
-        words = other_words(model, base, source, DRAWS)
-        if words and isinstance(place.at, int | None):
-            controls["another word there"] = patched_from(place.site, words, **where)
-    part = parts(progress, 1 + len(controls))
-    found = sweep(model, base, edit, metric=list(METRICS), progress=part(0))
-    draws = {
-        name: sweep(model, base, control, metric=list(METRICS), progress=part(i))
-        for i, (name, control) in enumerate(controls.items(), 1)
-    }
+    controls, lines = _controls(subject, question, base, source, change, where)
+    draws = sweeps(model, base, {"": edit, **controls}, list(METRICS), progress)
+    found = draws.pop("")
     before, after, effect = (_of(found, what) for what in ("base", "value", "effect"))
     quantity = f"logit({shown(answer)}) - logit({shown(foil)})"
     names = {"logit_diff": quantity, "log_prob": f"log-probability of {shown(answer)}",
@@ -91,9 +87,13 @@ def edited(subject: Subject, question: Question, progress: Progress) -> Answer:
             answer,
             foil,
             line,
-            f"found = cutaway.sweep(m, base, edit, metric={list(METRICS)!r})",
+            f"metrics = {list(METRICS)!r}",
+            "found = cutaway.sweep(m, base, edit, metric=metrics)",
             'print(found["effect"].to_series())',
-            "cutaway.show(m.top(base))",
+            "from cutaway.top import top_table",
+            "print(m.top(base).to_dataframe())  # before, and after:",
+            "print(top_table(m.trace(base, edits=edit).logits[0, -1], m.tokenizer, 10).to_dataframe())",
+            *lines,
         ),
         written.asking(subject, question),
         {
@@ -107,13 +107,43 @@ def edited(subject: Subject, question: Question, progress: Progress) -> Answer:
     )
 
 
-def parts(progress: Progress, whole: int) -> Callable[[int], Progress]:
-    """The progress of each of several sweeps as a part of the whole, so that the bar only ever grows."""
-
-    def part(i: int) -> Progress:
-        return lambda done, total: progress(i * total + done, whole * total)
-
-    return part
+def _controls(
+    subject: Subject, question: Question, base: Prompts, source: Prompts | None, change: Tensor, where: dict[str, Any]
+) -> tuple[dict[str, Edit], list[str]]:
+    """The edits that mean nothing, by name, and the Python that makes and runs them."""
+    place, model = question.at, subject.model
+    named = ", ".join(f"{k}={v!r}" for k, v in where.items())
+    if question.key is None:
+        made: dict[str, Edit] = {SAME_LENGTH: same_length(place.site, change, DRAWS, **where)}
+        at = f"[{place.site!r}, {place.layer}][0]"
+        lines = [
+            f"change = m.trace(base, edits=edit){at} - m.trace(base){at}",
+            f"controls = {{{SAME_LENGTH!r}: control.same_length({place.site!r}, change, {DRAWS}, {named})}}",
+        ]
+    else:
+        query = where["queries"]
+        made = same_weight(float(change), place.layer, place.head, query, question.key, model.n_heads, DRAWS)  # type: ignore[arg-type]
+        entry = f"{place.head}, {query}, {question.key}"
+        at = f"['pattern', {place.layer}][0, {entry}]"
+        lines = [
+            f"by = float(m.trace(base, edits=edit){at} - m.trace(base){at})",
+            f"controls = control.same_weight(by, {place.layer}, {entry}, m.n_heads, {DRAWS})",
+        ]
+    if question.edit == "patch" and source is not None and isinstance(place.at, int | None):
+        words = other_words(model, base, source, DRAWS)
+        if words:
+            made[OTHER_WORD] = patched_from(place.site, words, **where)
+            lines += [
+                f"words = control.other_words(m, base, source, {DRAWS})",
+                f"controls[{OTHER_WORD!r}] = control.patched_from({place.site!r}, words, {named})",
+            ]
+    return made, [
+        "from cutaway.explorer import control",
+        *lines,
+        "draws = {name: cutaway.sweep(m, base, one, metric=metrics) for name, one in controls.items()}",
+        "for name, one in draws.items():",
+        f'    print(name, one["effect"].sel(metric={question.metric!r}).values.ravel())',
+    ]
 
 
 def _where(question: Question, base: Prompts) -> dict[str, Any]:
@@ -220,8 +250,8 @@ def _sentence(did: str, what: str, before: float, after: float, effect: float, m
 
 
 _CONTROLS = {
-    "random, same length": "Control: random directions of the same length",
-    "another word there": "Control: patches from the same frame with random tokens where the prompts differ",
+    SAME_LENGTH: "Control: random directions of the same length",
+    OTHER_WORD: "Control: patches from the same frame with random tokens where the prompts differ",
     OTHER_TOKEN: "Control: the same change of this head's weight on other tokens",
     OTHER_HEAD: "Control: the same change of the same weight in other heads of the layer",
 }
@@ -282,4 +312,4 @@ def compared_choices(
     return Table(f"{caption}; changed: its rank is another.", columns, rows, ["token"], changed=changed)
 
 
-__all__ = ["Progress", "compared_choices", "edited", "parts"]
+__all__ = ["compared_choices", "edited"]

@@ -16,6 +16,7 @@ from ..prompts import Prompts
 if TYPE_CHECKING:
     from ..model import Model
 
+SAME_LENGTH, OTHER_WORD = "random, same length", "another word there"
 OTHER_TOKEN, OTHER_HEAD = "same weight, other token", "same weight, other head"
 
 

@@ -4,7 +4,8 @@ import { entryAt, placeOf, spell } from "/place.js";
 
 const $ = (id) => document.getElementById(id);
 const shown = []; // {question, element, python}: what a report would hold
-let model = {}, busy = null, tokens = { A: [], B: [] }, chosenAt = null;
+const running = new Set(); // what can be stopped; the latest is done when what was asked before it is
+let model = {}, looked = {}, tokens = { A: [], B: [] }, chosenAt = null, before = Promise.resolve();
 
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
@@ -37,22 +38,39 @@ function told(what) {
     say(total > 1 ? `${what}: ${done} of ${total} cells${left > 2 ? `, about ${Math.ceil(left)} s left` : ""}` : `${what} …`);
   };
 }
-/** Run something that can be stopped; only the latest runs. */
-async function work(act) {
-  busy?.abort();
-  const mine = busy = new AbortController();
-  $("trouble").hidden = true;
+/** Run something that can be stopped, after what runs already, or `instead` of it. */
+function work(act, instead) {
+  if (instead) stop();
+  const mine = new AbortController(), begin = before;
+  running.add(mine);
   $("stop").hidden = false;
-  try { return await act(mine.signal); } catch (error) { if (busy === mine || error?.name !== "AbortError") trouble(error); return null; } finally {
-    if (busy === mine) { busy = null; $("stop").hidden = true; $("progress").hidden = true; }
-  }
+  return before = (async () => {
+    await begin;
+    if (!mine.signal.aborted) $("trouble").hidden = true;
+    try { mine.signal.throwIfAborted(); return await act(mine.signal); } catch (error) {
+      if (running.size === 1 || error?.name !== "AbortError") trouble(error);
+      return null;
+    } finally {
+      running.delete(mine);
+      if (!running.size) { $("stop").hidden = true; $("progress").hidden = true; }
+      if (model.state !== "ready") watch();
+    }
+  })();
 }
+function stop() { for (const one of running) one.abort(); }
 
 // -- answers ----------------------------------------------------------------------------------------------------------
 
+const paragraphs = (texts) => texts.map((text) => make("p", {}, text));
+/** Sentences under a sub-heading: the first one, and details to be opened. */
+function group({ heading, lead, details }) {
+  const words = details.length === 1 ? "One detail" : `${details.length} details`;
+  return [heading ? make("h3", {}, heading) : null, make("p", {}, lead),
+    details.length ? make("details", { class: "more" }, make("summary", {}, words), paragraphs(details)) : null];
+}
 function sections(found, extra) {
   return found.sections.map((one) => {
-    const body = [...one.sentences.map((text) => make("p", {}, text)), ...one.parts.map((tree) => cutaway.build(tree))];
+    const body = [...paragraphs(one.sentences), ...one.groups.flatMap(group), ...one.parts.map((tree) => cutaway.build(tree))];
     const heading = make("h2", { tabindex: "-1" }, one.heading);
     return one.folded ? make("details", {}, make("summary", {}, heading), body) : make("section", {}, heading, extra, body);
   });
@@ -74,6 +92,12 @@ async function copy(text, button) {
     area.remove();
     button.focus();
   }
+}
+/** Several programs as one, which imports and loads the model once. */
+function together(programs) {
+  const once = new Set();
+  const fresh = (line) => !/^(import cutaway|m = cutaway\.load\(.*\))$/.test(line) || (!once.has(line) && once.add(line));
+  return programs.map((text) => text.split("\n").filter(fresh).join("\n").trimStart()).join("\n");
 }
 /** Put an answer where it belongs: into `host`, which holds it alone, or before everything else there. */
 function put(host, question, found, more) {
@@ -110,6 +134,10 @@ function views(base) {
     ["Adding up what was written", { kind: "attribution", ...base }]];
 }
 
+function allowPatch() {
+  $("patch").disabled = !looked.other;
+  $("patch").title = looked.other ? "" : "Type a prompt B to patch from, and press Look.";
+}
 function look() {
   if (!$("text").value) { $("text").focus(); trouble(new Refused({ what: "There is no prompt.", why: "", do: "Type one, or press an example." })); return; }
   remember();
@@ -125,16 +153,14 @@ function look() {
         refused.add(error.parts.what);
         continue; // one part that cannot be had keeps none of the others back
       }
-      if (first) { clear(); closeResults(); tokens = { A: [], B: [] }; first = false; }
+      if (first) { clear(); closeResults(); looked = base; allowPatch(); tokens = { A: [], B: [] }; first = false; }
       if (question.kind === "tokens") tokens.A = found.facts.tokens;
       const element = put($("answers"), question, found);
       if (question.kind === "compare") { targets = found.facts; tokens.B = [...element.querySelectorAll("figure.prompt .chip")].map((chip) => chip.textContent); $("answers").append(gridForm(base)); }
     }
-    $("patch").disabled = !base.other;
-    $("patch").title = base.other ? "" : "Type a prompt B to patch from.";
     const seconds = ((performance.now() - start) / 1000).toFixed(1);
     say(refused.size ? `The rest took ${seconds} s; what could not be answered is said here.` : `Done in ${seconds} s. Choose a cell, a head or a token to change it.`);
-  });
+  }, true);
 }
 /** The grid of a pair: what of A restores its answer in B. */
 function gridForm(base) {
@@ -156,12 +182,12 @@ function gridForm(base) {
   return make("section", { id: "grid" }, make("h2", {}, "What restores A’s answer in B"), form, host);
 }
 function change(edit) {
-  const b = $("which").value === "B", base = asked();
+  const b = $("which").value === "B", { answer, foil } = asked(), base = { ...looked, answer, foil }; // the prompts that are shown
   const question = { kind: "edit", edit, place: $("place").value.trim(), metric: $("metric").value, ...base, prompt: b ? "B" : "A" };
   if (b) [question.text, question.other] = [base.other || "", base.text];
   if (edit === "add" || edit === "remove") Object.assign(question, { toward: $("toward").value, against: $("against").value, scale: Number($("scale").value) });
-  for (const [name, value] of Object.entries(question)) if (value === "") delete question[name];
-  if (!("text" in question)) { trouble(new Refused({ what: "There is no prompt B.", why: "", do: "Type one and press Look." })); return; }
+  for (const [name, value] of Object.entries(question)) if (value === "" || value === undefined) delete question[name];
+  if (!("text" in question)) { trouble(new Refused({ what: `There is no prompt${b ? " B" : ""}.`, why: "", do: "Type one and press Look." })); return; }
   if (!question.place) { $("place").focus(); trouble(new Refused({ what: "No place is chosen.", why: "", do: "Choose a cell, a head or a token, or type a place such as L3.resid_post@-1." })); return; }
   const from = chosenAt;
   work(async (signal) => {
@@ -246,19 +272,19 @@ function openResult(id) {
     history.replaceState(null, "", `#result=${encodeURIComponent(id)}`);
     say("Opened. No model was needed.");
     title.focus();
-  });
+  }, true);
 }
 
 // -- keeping ------------------------------------------------------------------------------------------------------------
 
 function save() {
-  const questions = shown.slice(0, 24).map((one) => one.question);
+  const most = 24, questions = shown.slice(0, most).map((one) => one.question);
   work(async (signal) => {
     const found = await ask("/api/report", { questions }, told("Writing the report"), signal);
     const link = make("a", { href: URL.createObjectURL(new Blob([found.html], { type: "text/html" })), download: found.name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-    say(`Saved ${found.name}.`);
+    say(`Saved ${found.name}${shown.length > most ? `: the first ${most} of ${shown.length} answers; remove some changes for the others` : ""}.`);
   });
 }
 
@@ -268,15 +294,17 @@ const EXAMPLES = [
   ["Capitals", "The capital of Poland is", "The capital of Peru is"],
   ["Who receives", "When Mary and John got to the park, John gave a ball to", "When Mary and John got to the park, Mary gave a ball to"],
 ];
+let next = 0;
 async function watch() {
+  const again = (ms) => { clearTimeout(next); next = setTimeout(watch, ms); };
   try {
     model = await get("/api/state");
-  } catch (error) { $("model").textContent = "The explorer does not answer. See whether it still runs."; setTimeout(watch, 3000); return; }
+  } catch (error) { $("model").textContent = "The explorer does not answer. See whether it still runs."; again(3000); return; }
   const about = model.layers ? ` · ${model.layers} layers · d_model ${model.width} · ${model.dtype}${model.certified ? " · certified" : ""}` : "";
   const words = { asleep: "is loaded when you first ask", loading: "is loading …", ready: "is ready", failed: `could not be loaded. ${model.trouble}` };
   $("model").textContent = `${model.model} ${words[model.state]}${about}`;
   if (!$("results").dataset.listed) { $("results").dataset.listed = "1"; listResults(model.results); }
-  if (model.state === "asleep" || model.state === "loading") setTimeout(watch, model.state === "loading" ? 400 : 1500);
+  if (model.state === "asleep" || model.state === "loading") again(model.state === "loading" ? 400 : 1500);
 }
 $("ask").addEventListener("submit", (event) => { event.preventDefault(); look(); });
 for (const id of ["text", "other"]) $(id).addEventListener("keydown", (event) => {
@@ -287,7 +315,7 @@ $("swap").addEventListener("click", () => {
   [$("answer").value, $("foil").value] = [$("foil").value, $("answer").value];
   if ($("text").value) look();
 });
-$("stop").addEventListener("click", () => busy?.abort());
+$("stop").addEventListener("click", stop);
 $("edit").addEventListener("submit", (event) => { event.preventDefault(); change(event.submitter?.value || "zero"); });
 $("place").addEventListener("input", placed);
 $("which").addEventListener("change", placed);
@@ -295,7 +323,7 @@ $("away").addEventListener("click", () => { $("change").hidden = true; (chosenAt
 $("open").addEventListener("click", () => { $("change").hidden = false; $("place").focus(); });
 $("more").addEventListener("click", () => $("more").setAttribute("aria-expanded", String($("change").classList.toggle("more"))));
 $("save").addEventListener("click", save);
-$("python").addEventListener("click", (event) => copy(shown.map((one) => one.python).filter(Boolean).join("\n"), event.currentTarget));
+$("python").addEventListener("click", (event) => copy(together(shown.map((one) => one.python).filter(Boolean)), event.currentTarget));
 $("examples").append(make("span", { class: "soft" }, "Try: "), ...EXAMPLES.map(([name, a, b]) => make("button", { type: "button", click: () => {
   $("text").value = a; $("other").value = b; $("answer").value = $("foil").value = ""; look();
 } }, name)));

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import re
 import secrets
 import socket
 import sys
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .limits import BODY
+from .limits import BODY, PATIENCE
 from .refusal import Refusal
 
 HEADERS = {
@@ -28,23 +30,29 @@ HEADERS = {
 }
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 COOKIE = "cutaway-token"
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?", re.ASCII | re.IGNORECASE)
 
 
 class Guard:
     """Around the application. `token` None: only names of this machine's loopback are answered.
 
     A page elsewhere can make a browser send requests here, and can make its own name resolve to this machine. So the
-    Host must be one of ours, an Origin must be our own, and a request from another site is refused.
+    Host must be one of ours, an Origin must be our own, and a request from another site is refused. The Host's port may
+    be any: a forwarded one (ssh -L 9000:127.0.0.1:8642) is another, and a name that points here shows all the same.
     """
 
     def __init__(self, app: ASGIApp, host: str = "127.0.0.1", token: str | None = None, verbose: bool = False) -> None:
-        self.app, self.host, self.token, self.verbose = app, host, token, verbose
+        self.app, self.token, self.verbose = app, token, verbose
+        self.names = LOOPBACK | {host.lower()}
+        if token is not None:
+            self.names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: 403
             return
         status = 0
 
@@ -55,6 +63,8 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
+                if status in (403, 408, 413):
+                    headers["connection"] = "close"  # nobody's connection is kept, nor the rest of a body read
             await send(message)
 
         headers = Headers(scope=scope)
@@ -75,26 +85,23 @@ class Guard:
                 print(f"{scope['method']} {scope['path']!r} {status}", file=sys.stderr)
 
     def _check_names(self, headers: Headers) -> None:
-        hosts = headers.getlist("host")
+        hosts, origins, sites = (headers.getlist(name) for name in ("host", "origin", "sec-fetch-site"))
         if len(hosts) != 1 or not self._ours(_name(hosts[0])):
             raise Refusal(
                 403, "The request's Host is not this explorer.", "Another site's name may point here (DNS rebinding).",
                 "Open the address that the explorer printed.",
             )  # fmt: skip
-        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower()
-        if foreign or (site not in ("same-origin", "none") and headers.get("sec-fetch-mode") != "navigate"):
+        own = {f"{scheme}://{hosts[0]}".lower() for scheme in ("http", "https")}  # https: behind a proxy that speaks it
+        foreign = len(origins) > 1 or not {origin.lower() for origin in origins} <= own
+        elsewhere = not set(sites) <= {"same-origin", "none"} and headers.get("sec-fetch-mode") != "navigate"
+        if foreign or elsewhere:
             raise Refusal(
                 403, "The request comes from another site.", "Only the explorer's own page may ask.",
                 "Open the address that the explorer printed.",
             )  # fmt: skip
 
     def _ours(self, name: str) -> bool:
-        if name in LOOPBACK or name == self.host.lower():
-            return True
-        if self.token is None:
-            return False
-        return _is_address(name) or name in (socket.gethostname().lower(), socket.getfqdn().lower())
+        return bool(name) and (name in self.names or (self.token is not None and _is_address(name)))
 
     def _is_entrance(self, scope: Scope) -> bool:
         """Whether the address is the one that was printed, token and all."""
@@ -119,20 +126,30 @@ class Guard:
 
     def _check_size(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > BODY:
+        if not re.fullmatch("[0-9]{1,9}", length) or int(length) > BODY:
             raise _too_large()
 
 
 def _counted(receive: Receive) -> Receive:
-    """The same, refusing more than a body may have, whatever was announced."""
-    seen = 0
+    """The same, refusing more than a body may have or longer than it may take, whatever was announced."""
+    seen, until, whole = 0, 0.0, False
 
     async def counted() -> Message:
-        nonlocal seen
-        message = await receive()
+        nonlocal seen, until, whole
+        if whole:  # what comes now is that the asker left, whenever that is
+            return await receive()
+        now = asyncio.get_running_loop().time()
+        until = until or now + PATIENCE
+        try:
+            message = await asyncio.wait_for(receive(), until - now)
+        except TimeoutError:
+            raise Refusal(
+                408, "The request did not arrive.", f"It may take {PATIENCE:g} seconds.", "Send it again."
+            ) from None
         seen += len(message.get("body", b""))
         if seen > BODY:
             raise _too_large()
+        whole = not message.get("more_body", False)
         return message
 
     return counted
@@ -143,10 +160,11 @@ def _too_large() -> Refusal:
 
 
 def _name(host: str) -> str:
-    """The name in a Host header, without its port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+    """The name in a Host header, without its port; empty where it is not written as a name and a port are."""
+    found = _HOST.fullmatch(host)
+    if found is None or int(found[3] or 1) not in range(1, 65536):
+        return ""
+    return (found[1] or found[2]).lower()
 
 
 def _is_address(name: str) -> bool:

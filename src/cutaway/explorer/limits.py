@@ -6,6 +6,8 @@ TOKENS = 256
 """Of a prompt; fewer where the model's context is shorter."""
 BODY = 64 * 1024
 """Bytes of a request."""
+PATIENCE = 20.0
+"""Seconds in which a request's body must have arrived."""
 WAITING = 8
 """Questions that wait or are being answered; one is answered at a time."""
 DRAWS = 20

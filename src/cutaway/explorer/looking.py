@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,8 +20,7 @@ from .answer import Answer
 from .limits import WEIGHTS
 from .question import Question
 from .subject import Subject
-
-Progress = Callable[[int, int], None]
+from .sweeps import Progress
 
 
 def tokens(subject: Subject, question: Question, progress: Progress) -> Answer:
@@ -36,7 +34,7 @@ def tokens(subject: Subject, question: Question, progress: Progress) -> Answer:
         "Tokens and next token",
         [f"After “{prose(question.text, 200)}” comes {quoted(best)}, with {percent(chance)}."],
         [token_row(names, ids, question.prompt), next_token_table(*columns)],
-        written.python(subject, question, "", "", "print(m.top(base, k=10).to_dataframe())"),
+        written.python(subject, question, "", "", "found = m.top(base, k=10)", written.SHOW),
         written.shell(subject, "top", question.text),
         {"tokens": [shown(t) for t in names], "next": dict(zip(columns[0], columns[3], strict=True))},
     )
@@ -77,7 +75,9 @@ def lens_answer(subject: Subject, question: Question, progress: Progress) -> Ans
         "Layer by layer: the logit lens" + (", prompt B" if question.prompt == "B" else ""),
         [],
         [picture],
-        written.python(subject, question, "", "", f"cutaway.show(cutaway.lens(t, top=8, of={[answer, foil]!r}))"),
+        written.python(
+            subject, question, "", "", f"found = cutaway.lens(t, top=8, of={[answer, foil]!r})", written.SHOW
+        ),
         written.shell(subject, "lens", question.text, "--of", answer, "--of", foil),
         {"of": [answer, foil]},
     )
@@ -114,7 +114,7 @@ def attribution(subject: Subject, question: Question, progress: Progress) -> Ans
         "What wrote the prediction",
         [*([f"Not split further: {refused}"] if refused else [])],
         parts,
-        written.python(subject, question, answer, foil, "cutaway.show(cutaway.attribute(t, by='component'))"),
+        written.python(subject, question, answer, foil, "found = cutaway.attribute(t, by='component')", written.SHOW),
         written.shell(subject, "attribute", question.text, "--answer", answer, "--foil", foil),
         {"answer": answer, "foil": foil, "total": total},
     )
@@ -154,7 +154,7 @@ def attention(subject: Subject, question: Question, progress: Progress) -> Answe
         "Where heads look",
         more,
         [attention_figure(drawn.isel(layer=kept), question.text, scores, question.prompt, first)],
-        written.python(subject, question, "", "", "cutaway.show(cutaway.attention_patterns(t))"),
+        written.python(subject, question, "", "", "found = cutaway.attention_patterns(t)", written.SHOW),
         written.asking(subject, question),
         {},
     )

@@ -7,20 +7,32 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
-from .. import lens, patch, sweep, views
+from .. import lens, patch, views
 from ..errors import BadInput
 from ..figures import effect_grid
 from ..tokens import shown
 from ..views import Picture
-from ..wording import label, number, prose, signed
+from ..wording import label, number, signed
 from . import written
 from .answer import Answer
-from .changing import Progress, compared_choices
+from .changing import compared_choices
 from .control import other_words, patched_from
 from .limits import CELLS, GRID_DRAWS, LARGE_SHARE, SMALL_GAP
 from .looking import token_row
 from .question import Question
 from .subject import Subject
+from .sweeps import Progress, sweeps
+
+COMPARED = """for prompts in (base, source):
+    print(m.top(prompts).to_dataframe())
+    found = cutaway.lens(m.trace(prompts), top=1, of={of!r})["of_logit"].isel(prompt=0, position=-1)
+    print((found.isel(of=0) - found.isel(of=1)).values)"""
+"""Python that compares two prompts."""
+CONTROL = """from cutaway.explorer import control
+words = control.other_words(m, source, base, {draws})
+draws = cutaway.sweep(m, source, control.patched_from({site!r}, words), metric="logit_diff")
+print(draws["effect"].values)"""
+"""Python that runs the control of a grid."""
 
 
 def compare(subject: Subject, question: Question, progress: Progress) -> Answer:
@@ -54,7 +66,7 @@ def compare(subject: Subject, question: Question, progress: Progress) -> Answer:
         "Two prompts: A | B",
         [says],
         [row, table, lines],
-        written.python(subject, question, answer, foil, "cutaway.show(m.top(base))", "cutaway.show(m.top(source))"),
+        written.python(subject, question, answer, foil, COMPARED.format(of=[answer, foil])),
         written.shell(subject, "top", question.text, "-p", question.other),
         {"A": series["A"], "B": series["B"], "answer": answer, "foil": foil},
     )
@@ -76,15 +88,9 @@ def grid(subject: Subject, question: Question, progress: Progress) -> Answer:
             f"The grid has {cells} cells; at most {CELLS} are run here. Shorten the prompts, or use cutaway patch."
         )
     words = other_words(model, corrupt, clean, GRID_DRAWS)
-    both = cells * (1 + GRID_DRAWS * bool(words))
-
-    def part(before: int) -> Progress:
-        return lambda done, total: progress(before + done, both)
-
-    found = sweep(model, corrupt, patch(site, clean), metric="logit_diff", progress=part(0))
-    other = (
-        sweep(model, corrupt, patched_from(site, words), metric="logit_diff", progress=part(cells)) if words else None
-    )
+    edits = {"patch": patch(site, clean), **({"control": patched_from(site, words)} if words else {})}
+    runs = sweeps(model, corrupt, edits, "logit_diff", progress)
+    found, other = runs["patch"], runs.get("control")
     quantity = f"logit({shown(answer)}) - logit({shown(foil)})"
     base, aim = float(found["base"].values[0]), float(found["reference"].values[0])
     effect = found["effect"].isel(prompt=0, drop=True)
@@ -146,7 +152,8 @@ def grid(subject: Subject, question: Question, progress: Progress) -> Answer:
             answer,
             foil,
             f"found = cutaway.denoise(m, clean=base, corrupt=source, site={site!r})",
-            "cutaway.show(found)",
+            written.SHOW,
+            *([CONTROL.format(draws=GRID_DRAWS, site=site)] if words else []),
         ),
         written.asking(subject, question),
         facts,
@@ -173,4 +180,4 @@ def _drawn(values: xr.DataArray, site: str, tokens: list[list[str]], what: str, 
     return replace(picture, places={"prompt": "B", "site": site})
 
 
-__all__ = ["compare", "grid", "prose"]
+__all__ = ["compare", "grid"]

@@ -69,13 +69,29 @@ def serve(worker: Worker, shelf: Shelf, sock: socket.socket, host: str, token: s
     """Serve until interrupted."""
     import uvicorn
 
-    settings: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False, "lifespan": "off"}
-    app = build(worker, shelf, host, token, verbose)
-    config = uvicorn.Config(app, timeout_graceful_shutdown=1, timeout_keep_alive=30, limit_concurrency=64, **settings)
     try:
-        uvicorn.Server(config).run(sockets=[sock])
+        uvicorn.Server(configured(build(worker, shelf, host, token, verbose))).run(sockets=[sock])
     finally:
         worker.close()
+
+
+def configured(app: Any) -> Any:
+    """How the application is served, whichever of uvicorn's optional packages are there."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=1,
+        timeout_keep_alive=30,
+        limit_concurrency=64,
+    )
 
 
 def hint(port: int) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import BadInput, CutawayError
 from ..saving import reading, result_kind
 from .answer import section_tree
 from .refusal import Refusal
+
+T = TypeVar("T")
 
 
 class Shelf:
@@ -39,11 +40,14 @@ class Shelf:
         Raises:
             Refusal: no such id, or its folder cannot be read any more.
         """
-        try:
-            with reading(self._folder(name)):
-                return _opened(self._folder(name))
-        except CutawayError as error:
-            raise Refusal(409, str(error), "The saved result changed or is damaged.", "Make it again.") from None
+        from ..report.saved import parts_of
+
+        def read(folder: Path) -> dict[str, Any]:
+            with reading(folder):
+                title, subtitle, sections, _ = parts_of(folder)
+                return {"title": title, "subtitle": subtitle, "sections": [section_tree(one) for one in sections]}
+
+        return self._read(read, name)
 
     def page(self, name: str) -> str:
         """A result as one page.
@@ -53,8 +57,11 @@ class Shelf:
         """
         from ..report.saved import page_of
 
+        return self._read(page_of, name)
+
+    def _read(self, read: Callable[[Path], T], name: str) -> T:
         try:
-            return page_of(self._folder(name))
+            return read(self._folder(name))
         except CutawayError as error:
             raise Refusal(409, str(error), "The saved result changed or is damaged.", "Make it again.") from None
 
@@ -77,19 +84,3 @@ def _readable(folder: Path) -> bool:
 
 def _inside(folder: Path) -> list[Path]:
     return sorted(one for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
-
-
-def _opened(folder: Path) -> dict[str, Any]:
-    if result_kind(folder) == "patch":
-        from ..report.sweep import sweep_sections
-        from ..saving import open_result
-
-        arrays, facts = open_result(folder)
-        title, subtitle, sections = sweep_sections(arrays["sweep"], facts)
-    else:
-        from ..studies.study import open_study
-
-        study = open_study(folder)
-        sections = import_module(f"cutaway.report.{study.kind.replace('-', '_')}").sections(study)
-        title, subtitle = study.title, f"Study of {study.kind} · {study.run_card['model']}"
-    return {"title": title, "subtitle": subtitle, "sections": [section_tree(one) for one in sections]}

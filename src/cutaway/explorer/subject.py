@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from copy import copy
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,10 @@ VIEWED = ("attn_out", "mlp_out", "z", "v", "pattern")
 
 
 class Subject:
-    """A model and its latest runs. Used by one thread."""
+    """A model and its latest runs. Used by one thread. `options`: how it was loaded, by the command line's names."""
 
-    def __init__(self, model: Model, name: str) -> None:
-        self.model, self.name = model, name
+    def __init__(self, model: Model, name: str, options: Mapping[str, str] | None = None) -> None:
+        self.model, self.name, self.options = model, name, dict(options or {})
         self._runs: OrderedDict[str, Trace] = OrderedDict()
         self._viewed: tuple[str, ...] | None = None
 

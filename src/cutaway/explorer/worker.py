@@ -7,7 +7,7 @@ import sys
 import threading
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import CutawayError
@@ -50,12 +50,14 @@ class Worker:
 
     Args:
         load: opens the model; called in the worker's thread, when first needed.
-        name: what the model is called.
+        name: what the model is called. options: how it is loaded, by the command line's names (dtype, device, ...).
         verbose: print the traceback of an error that should not happen.
     """
 
-    def __init__(self, load: Callable[[], Any], name: str, verbose: bool = False) -> None:
-        self.name, self.verbose = name, verbose
+    def __init__(
+        self, load: Callable[[], Any], name: str, verbose: bool = False, options: Mapping[str, str] | None = None
+    ) -> None:
+        self.name, self.verbose, self.options = name, verbose, options
         self._load = load
         self._subject: Subject | None = None
         self._queue: queue.Queue[Job] = queue.Queue()
@@ -156,7 +158,7 @@ class Worker:
             except Exception as error:
                 self.state, self.trouble = "failed", f"{type(error).__name__}: {error}"
                 raise
-            self._subject = Subject(model, self.name)
+            self._subject = Subject(model, self.name, self.options)
             self.about = {
                 "layers": model.n_layers,
                 "width": model.d_model,

@@ -1,12 +1,18 @@
-"""The page of a saved result, whatever it is."""
+"""The page of a saved result, whatever it is, and what stands on it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import BadInput
 from ..saving import reading, result_kind
 from ..studies import STUDIES
+from .page import Section, render
+
+Parts = tuple[str, str, list[Section], Mapping[str, Any]]
+"""What a page is rendered from: title, subtitle, sections, facts."""
 
 
 def page_of(folder: Path) -> str:
@@ -16,10 +22,16 @@ def page_of(folder: Path) -> str:
         BadInput: it is no result folder, or holds something that has no page.
     """
     with reading(folder):
-        return _page(folder, result_kind(folder))
+        return render(*parts_of(folder))
 
 
-def _page(folder: Path, kind: str) -> str:
+def parts_of(folder: Path) -> Parts:
+    """What stands on that page, for whoever reads it inside `saving.reading`.
+
+    Raises:
+        BadInput: as `page_of`.
+    """
+    kind = result_kind(folder)
     if kind == "patch":
         from .sweep import open_sweep
 
@@ -30,6 +42,6 @@ def _page(folder: Path, kind: str) -> str:
         hint = f" It has results inside: {', '.join(inside)}." if inside else ""
         raise BadInput(f"{folder} holds a result of {kind!r}, which has no page of its own.{hint}")
     from ..studies.study import open_study
-    from .shared import study_page
+    from .shared import study_parts
 
-    return study_page(open_study(folder))
+    return study_parts(open_study(folder))

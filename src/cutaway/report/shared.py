@@ -14,10 +14,15 @@ from .page import Group, Picture, Section, Table, Verbatim, render
 
 def study_page(study: Study) -> str:
     """The page of a study, by the module of this package that has its name."""
+    return render(*study_parts(study))
+
+
+def study_parts(study: Study) -> tuple[str, str, list[Section], Mapping[str, Any]]:
+    """What it is rendered from: title, subtitle, sections, facts."""
     sections = study_sections(study)
     card = study.run_card
     subtitle = f"Study of {study.kind} · {card['model']} · {card['dtype']} · {several(int(card['prompts']), 'prompt')}"
-    return render(prose(study.title, 240), subtitle, sections, study.document())
+    return prose(study.title, 240), subtitle, sections, study.document()
 
 
 def study_sections(study: Study) -> list[Section]:

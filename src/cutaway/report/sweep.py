@@ -76,8 +76,8 @@ def sweep_document(found: xr.Dataset, settings: Mapping[str, Any], command: str)
     return document("patch", settings=settings, result=found, command=command)
 
 
-def open_sweep(folder: Any) -> str:
-    """The page of a saved sweep.
+def open_sweep(folder: Any) -> tuple[str, str, list[Section], Mapping[str, Any]]:
+    """What the page of a saved sweep is rendered from: title, subtitle, sections, facts.
 
     Raises:
         BadInput: it is no result folder, or holds something else.
@@ -85,7 +85,7 @@ def open_sweep(folder: Any) -> str:
     arrays, facts = open_result(folder)
     if facts["kind"] != "patch" or "sweep" not in arrays:
         raise BadInput(f"{folder} holds a result of {facts['kind']!r}, not a sweep.")
-    return sweep_page(arrays["sweep"], facts)
+    return *sweep_sections(arrays["sweep"], facts), facts
 
 
 def headline(found: xr.Dataset, settings: Mapping[str, Any]) -> str:
