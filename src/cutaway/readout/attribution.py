@@ -23,7 +23,7 @@ from ..anatomy.compare import tolerance
 from ..certificate import ANALYSES
 from ..errors import BadInput, Refused, did_you_mean
 from ..prompts import Read
-from ..results import prompt_coords, run_card
+from ..results import asked_coords, prompt_coords, run_card
 from ..trace import Trace
 from .direction import Direction, read_direction
 from .terms import Label, Reader, Terms
@@ -227,6 +227,7 @@ def _result(
         dims=("prompt", "term"),
         coords={
             **prompt_coords(trace.prompts),
+            **asked_coords(trace.prompts),
             "term": [label.name for label in labels],
             "kind": ("term", [label.kind for label in labels]),
             **{

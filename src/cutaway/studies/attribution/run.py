@@ -27,7 +27,7 @@ from ...results import prompt_coords, run_card
 from ...resume.parts import Parts
 from ...tokens import token_texts
 from ...trace import Trace
-from ..study import Study, only
+from ..study import Study, grouped, only
 from .checks import checks
 from .findings import findings, headline
 
@@ -103,7 +103,7 @@ def run(model: Model, settings: Settings) -> Study:
         run_card=run_card(model, prompts, study="attribution", toward=toward),
         arrays=arrays,
         checks=made,
-        findings=findings(prompts, arrays, made),
+        **grouped(findings(prompts, arrays, made)),
         caveats=CAVEATS,
         texts=texts,
         refused=refused,
