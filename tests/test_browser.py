@@ -507,10 +507,10 @@ def test_every_kind_of_view_takes_part_in_what_is_chosen(browser: Browser, tmp_p
     data = views.matrix_data({"m": np.eye(3)}, tokens, "position", "t")
     parts += [views.Picture(drawn["matrices"], "matrices", "w", kind="matrices", data=data), table, lens]
     (tmp_path / "x.html").write_text(render("t", "s", [Section("a", parts=parts)], {}), encoding="utf-8")
-    marked = (
-        "(p) => { cutaway.choose(p); return [...document.querySelectorAll('figure.view, .scroll > table.sorts')]"
-        ".filter((f) => f.matches('figure') || !f.closest('figure')).map((f) => !!f.querySelector('.chosen, .panel:not([hidden])')); }"
-    )
+    marked = """(p) => { cutaway.choose(p);
+        return [...document.querySelectorAll("figure.view, .scroll > table.sorts")]
+            .filter((f) => f.matches("figure") || !f.closest("figure"))
+            .map((f) => !!f.querySelector(".chosen, .panel:not([hidden])")); }"""
     with browser.page(tmp_path / "x.html") as (page, _):
         layer, position = (page.evaluate(marked, place) for place in ({"layer": "1"}, {"position": "1"}))
         nothing = page.evaluate(marked, None)
