@@ -457,6 +457,85 @@ def test_what_is_copied_is_what_the_result_says(browser: Browser, served: str, i
         assert seen.violations == [] and all(r.startswith((served, "data:")) for r in seen.requests)
 
 
+def test_copies_hold_every_digit(browser: Browser, tmp_path: Path, attribution: Study) -> None:
+    """Numbers that are read back from a page are the result's own, bit for bit (in float32 where they came from it)."""
+    random = np.random.default_rng(0).standard_normal((3, 3))
+    panels = {"before": random, "after": random.astype(np.float32).astype(float)}
+    square = views.Picture(
+        views.matrices(panels, ["a", "b", "c"], "t", "u"), "c", "w", kind="matrices",
+        data=views.matrix_data(panels, ["a", "b", "c"], "position", "t"),
+    )  # fmt: skip
+    figures = cutaway.show(attribution).figures()
+    lens, heads, terms = (next(f for f in figures if f.kind == kind) for kind in ("lens", "attention", "splitting"))
+    (tmp_path / "x.html").write_text(render("t", "s", [Section("a", parts=[square, lens, heads, terms])], {}))
+    with browser.page(tmp_path / "x.html") as (page, seen):
+        every = [page.evaluate("(f) => cutaway.rows(f)", f.element_handle()) for f in page.locator("figure.view").all()]
+    assert seen.errors == []
+    numbers = lambda rows, name: [float(row[rows[0].index(name)]) for row in rows[1:]]  # noqa: E731
+    same = lambda mine, other: (np.asarray(mine, other.dtype) == other).all()  # noqa: E731
+    assert same(numbers(every[0], "value")[:9], random.ravel())
+    assert same(numbers(every[0], "value")[9:], random.astype(np.float32).ravel())
+    one = attribution.arrays["lens"].isel(prompt=0)
+    assert same(numbers(every[1], "probability"), one["probability"].values.astype(np.float32).ravel())
+    assert same(numbers(every[1], "kl")[:: one.sizes["rank"]], one["kl"].values.astype(np.float32).ravel())
+    first = attribution.arrays["patterns"].isel(prompt=0)[divmod(heads.data["first"], 4)].values
+    assert same(numbers(every[2], "weight"), first[np.tril_indices(len(first))])
+    tops = [row for row in every[3][1:-1] if row[1] == "0"]
+    layers = attribution.arrays["by_layer"].isel(prompt=0).values
+    assert len(tops) == len(layers) and {float(row[2]) for row in tops} == set(layers.tolist())
+
+
+def test_every_kind_of_view_takes_part_in_what_is_chosen(browser: Browser, tmp_path: Path, attribution: Study) -> None:
+    lens = next(f for f in cutaway.show(attribution).figures() if f.kind == "lens")
+    of_layers = [{"layer": str(k)} for k in range(3)]
+    x, y, names = np.arange(3.0), np.arange(3.0) ** 2, ["L0", "L1", "L2"]
+    table = Table("T.", ["layer", "x"], [[name, "1"] for name in names], ["layer"], places=of_layers)
+    tokens = ["a", "b", "c"]
+    drawn = {
+        "lines": views.lines({"s": x.tolist()}, names, "lines", "u"),
+        "points": views.points(x, y, names, names, "points", ("x", "y"), places=of_layers),
+        "scatter": views.scatter(x, y, names, names, "scatter", ("x", "y"), of_layers),
+        "grid": views.signed_grid(
+            np.eye(3), names, tokens, "grid", places=(of_layers, [{"position": str(k)} for k in range(3)])
+        ),
+        "waterfall": views.waterfall([(n, 1.0) for n in names], 3.0, "waterfall", "u", of_layers),
+        "stems": views.stems([1.0, 2.0, 3.0], tokens, "stems", "u"),
+        "text": views.colored_text(tokens, [1.0, 2.0, 3.0], "u").having(aria_label="text"),
+        "matrices": views.matrices({"m": np.eye(3)}, tokens, "matrices", "u"),
+    }
+    parts: list[Any] = [views.Picture(one, name, "w") for name, one in drawn.items() if name != "matrices"]
+    data = views.matrix_data({"m": np.eye(3)}, tokens, "position", "t")
+    parts += [views.Picture(drawn["matrices"], "matrices", "w", kind="matrices", data=data), table, lens]
+    (tmp_path / "x.html").write_text(render("t", "s", [Section("a", parts=parts)], {}), encoding="utf-8")
+    marked = """(p) => { cutaway.choose(p);
+        return [...document.querySelectorAll("figure.view, .scroll > table.sorts")]
+            .filter((f) => f.matches("figure") || !f.closest("figure"))
+            .map((f) => !!f.querySelector(".chosen, .panel:not([hidden])")); }"""
+    with browser.page(tmp_path / "x.html") as (page, _):
+        layer, position = (page.evaluate(marked, place) for place in ({"layer": "1"}, {"position": "1"}))
+        nothing = page.evaluate(marked, None)
+    by_layer = [True] * 5 + [False, False, False, True, True]
+    assert layer == by_layer and not any(nothing)
+    assert position == [False, False, False, True, False, True, True, True, False, True]
+
+
+@pytest.mark.parametrize("said", ["dark", "light"])
+def test_a_notebook_says_whether_it_is_dark(browser: Browser, attribution: Study, tmp_path: Path, said: str) -> None:
+    """JupyterLab's own words, against the system: the frame is as the notebook is, and what it says can be read."""
+    shown = cutaway.show(attribution.arrays["lens"])._repr_html_()
+    theme = "true" if said == "light" else "false"
+    host = f"<!doctype html><title>host</title><body data-jp-theme-light='{theme}'>{shown}</body>"
+    (tmp_path / "host.html").write_text(host, encoding="utf-8")
+    with browser.page(tmp_path / "host.html", theme="light" if said == "dark" else "dark") as (page, _):
+        frame = page.frame_locator("iframe")
+        frame.locator("html.scripted").wait_for()
+        page.wait_for_timeout(200)
+        colour = "(e) => [getComputedStyle(document.documentElement).backgroundColor, getComputedStyle(e).color]"
+        paper, ink = frame.locator("h1").evaluate(colour)
+    levels = [sum(map(int, re.findall(r"\d+", text))) for text in (paper, ink)]
+    assert (levels[0] < 100 and levels[1] > 600) if said == "dark" else (levels[0] > 700 and levels[1] < 120)
+
+
 def test_light_dark_and_print(browser: Browser, pages: dict) -> None:
     paper = "getComputedStyle(document.documentElement).backgroundColor"
     light, dark = "rgb(255, 255, 255)", "rgb(21, 23, 28)"
@@ -472,6 +551,15 @@ def test_light_dark_and_print(browser: Browser, pages: dict) -> None:
         assert not page.locator(".tools").first.is_visible() and not button.is_visible()
         page.emulate_media(media="print", color_scheme="light")
         assert len(page.pdf()) > 20_000
+    pixel = "[...document.querySelector('canvas.matrix').getContext('2d').getImageData(0, 1, 1, 1).data].slice(0, 3)"
+    with browser.page(pages["attribution"], theme="dark") as (page, _):
+        dark = page.evaluate(pixel)
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        printed = page.evaluate(pixel)
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.evaluate(pixel) == dark and page.evaluate(paper) == "rgb(21, 23, 28)"
+    with browser.page(pages["attribution"], theme="light") as (page, _):
+        assert page.evaluate(pixel) == printed != dark
 
 
 def test_targets_are_large_enough_for_a_finger(browser: Browser, pages: dict) -> None:

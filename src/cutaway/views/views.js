@@ -854,6 +854,12 @@ function theme() {
   set(now);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => themed.forEach((again) => again()));
   document.querySelector("header")?.prepend(button);
+  const paint = (name) => { // paper is light, and so is what is drawn on canvas
+    if (name) document.documentElement.dataset.theme = name; else delete document.documentElement.dataset.theme;
+    for (const again of themed) again();
+  };
+  addEventListener("beforeprint", () => paint("light"));
+  addEventListener("afterprint", () => paint(now === "system" ? "" : now));
   if (window.parent === window) return;
   // in a notebook: its page says whether it is dark, and nothing else is heard
   addEventListener("message", (event) => {
