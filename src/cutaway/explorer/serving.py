@@ -8,6 +8,7 @@ import secrets
 import socket
 import sys
 import webbrowser
+from contextlib import suppress
 from typing import Any
 
 from ..errors import BadInput
@@ -78,9 +79,14 @@ def serve(worker: Worker, shelf: Shelf, sock: socket.socket, host: str, token: s
 def configured(app: Any) -> Any:
     """How the application is served, whichever of uvicorn's optional packages are there."""
     import uvicorn
+    from h11 import LocalProtocolError
+
+    async def served(scope: Any, receive: Any, send: Any) -> None:
+        with suppress(LocalProtocolError):  # what followed the head was no body: the server has refused it by itself
+            await app(scope, receive, send)
 
     return uvicorn.Config(
-        app,
+        served,
         http="h11",
         ws="none",
         lifespan="off",
