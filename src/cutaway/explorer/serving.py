@@ -80,6 +80,16 @@ def configured(app: Any) -> Any:
     """How the application is served, whichever of uvicorn's optional packages are there."""
     import uvicorn
     from h11 import LocalProtocolError
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Protocol(H11Protocol):
+        """Closes a connection to which no refusal can be written any more (uvicorn's has a body, for HEAD too)."""
+
+        def send_400_response(self, msg: str) -> None:
+            try:
+                super().send_400_response(msg)
+            except LocalProtocolError:
+                self.transport.close()
 
     async def served(scope: Any, receive: Any, send: Any) -> None:
         with suppress(LocalProtocolError):  # what followed the head was no body: the server has refused it by itself
@@ -87,7 +97,7 @@ def configured(app: Any) -> Any:
 
     return uvicorn.Config(
         served,
-        http="h11",
+        http=Protocol,
         ws="none",
         lifespan="off",
         log_config=None,
