@@ -1,10 +1,10 @@
 """Faults tried on sweeps and studies, and how many were survived: the table of `docs/resume.md`.
 
-    python benchmarks/faults.py                # 60 kills of sweeps, 12 of studies, damaged files, full disks
-    python benchmarks/faults.py --kills 200
+    python benchmarks/faults.py                # 60 kills of sweeps, 6 of each study, damaged files, full disks
+    python benchmarks/faults.py --kills 200 --studies 0
 
-Processes are real and killed by signal 9 at random moments; after each series the work is continued to its end, and its
-arrays must have the bits of an uninterrupted run.
+Processes are real and killed by signal 9 at random moments, or while a study makes a part that is no sweep; after each
+series the work is continued to its end, and its arrays must have the bits of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -29,11 +29,19 @@ import torch
 import faults
 from cutaway.cli import run
 from cutaway.errors import NoRoom
+from cutaway.resume.parts import WHOLE
 from cutaway.saving import open_result
 
 Row = tuple[str, int, int, int]  # fault, tried, survived, finished shards that were lost
 
-STUDY = ["study", "ioi", "--families", "4", "--top", "2", "--quiet"]
+STUDIES = {
+    "ioi": ["--families", "4", "--top", "2"],
+    "attribution": [x for text in ("Poland", "Germany", "France") for x in ("-p", f"The capital of {text} is")],
+    "vector-arithmetic": ["--items", "12", "--draws", "40", "--flip-draws", "10"],
+    "rotation": ["--families", "30"],
+    "subspace": ["--passages", "14", "--fit-passages", "24", "--draws", "2", "--components", "2"],
+}
+"""Study -> settings with which it takes seconds."""
 
 
 def sweeps(kills: int, rng: random.Random, folder: Path) -> Row:
@@ -59,34 +67,64 @@ def sweeps(kills: int, rng: random.Random, folder: Path) -> Row:
     return f"kill -9 of a sweep ({series} sweeps, {len(faults.shards(store))} shards each)", done, survived, lost
 
 
-def studies(kills: int, rng: random.Random, folder: Path) -> Row:
-    """Kill -9 while `cutaway study ioi` runs, then `cutaway resume`."""
+def study(name: str, kills: int, rng: random.Random, folder: Path) -> Row:
+    """Kill -9 while a study runs, then `cutaway resume`; half of the kills while it makes a part that is no sweep."""
     os.chdir(folder)
-    run([*STUDY, "-o", "first"])
+    command = ["study", name, *STUDIES[name], "--quiet"]
+    run([*command, "-o", f"{name}-first"])
     begin = time.monotonic()
-    run([*STUDY, "-o", "whole"])
+    run([*command, "-o", f"{name}-whole"])
     length = time.monotonic() - begin
-    one, _ = open_result("whole")
-    done = survived = lost = series = 0
+    one, _ = open_result(f"{name}-whole")
+    done = survived = lost = series = outside = 0
     while done < kills:
         series += 1
-        name, mine = f"study{series}", 0
-        partial = Path(f"{name}.partial")
-        while done + mine < kills:
+        out, mine = f"{name}{series}", 0
+        partial = Path(f"{out}.partial")
+        while done + mine < kills and not Path(out).exists():
             before = {p: p.read_bytes() for p in faults.shards(partial)}
-            again = ["resume", name] if (partial / "run.json").is_file() else [*STUDY, "-o", name]
-            if not faults.killed(lambda again=again: run(again), rng.uniform(0, length)):
+            again = ["resume", out] if (partial / "run.json").is_file() else [*command, "-o", out]
+            pid = faults.forked(lambda again=again: run(again))
+            wait_for_a_part(pid, partial, rng) if mine % 2 else time.sleep(rng.uniform(0, length))
+            if not faults.ended(pid):
                 break
             mine += 1
-            if not Path(name).exists():
+            outside += in_a_part(partial)
+            if not Path(out).exists():
                 lost += sum(not p.is_file() or p.read_bytes() != data for p, data in before.items())
-        if not Path(name).exists():
-            run(["resume", name] if (partial / "run.json").is_file() else [*STUDY, "-o", name])
-        two, _ = open_result(name)
-        same = all(a.drop_attrs().identical(two[k].drop_attrs()) for k, a in one.items()) and not partial.exists()
+        if not Path(out).exists():
+            run(["resume", out] if (partial / "run.json").is_file() else [*command, "-o", out])
+        two, _ = open_result(out)
+        same = all(a.drop_attrs().identical(two[k].drop_attrs()) for k, a in one.items()) and one.keys() == two.keys()
         done += mine
-        survived += mine if same else 0
-    return f"kill -9 of a study ({series} studies)", done, survived, lost
+        survived += mine if same and not partial.exists() else 0
+    return f"kill -9 of `study {name}`, {outside} of them outside of a sweep ({series} studies)", done, survived, lost
+
+
+def wait_for_a_part(pid: int, partial: Path, rng: random.Random) -> None:
+    """Until a study has gone a few steps further and is in a part that is no sweep, or has ended."""
+    begun = len(manifests(partial)) + rng.randrange(1, 5)
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if len(manifests(partial)) >= begun and in_a_part(partial):
+            return
+        time.sleep(0.002)
+
+
+def in_a_part(partial: Path) -> bool:
+    """Whether what was begun last is a part that is no sweep, and is not finished."""
+    try:
+        newest = max(manifests(partial), key=lambda p: p.stat().st_mtime_ns, default=None)
+        return newest is not None and b'"part"' in newest.read_bytes() and not (newest.parent / WHOLE).exists()
+    except FileNotFoundError:  # it has just gone, whole
+        return False
+
+
+def manifests(partial: Path) -> list[Path]:
+    """Of every sweep and part that was begun."""
+    try:
+        return list(partial.rglob("manifest.json"))
+    except FileNotFoundError:
+        return []
 
 
 def damaged(tries: int, rng: random.Random, folder: Path, hurt: Callable[[Path], None], name: str) -> Row:
@@ -142,7 +180,8 @@ def limited(store: Path) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=60)
-    parser.add_argument("--studies", type=int, default=12)
+    parser.add_argument("--studies", type=int, default=6, help="kills of each of the five")
+    parser.add_argument("--study", choices=STUDIES, action="append", help="of these alone; default: all five")
     parser.add_argument("--files", type=int, default=40)
     parser.add_argument("--disks", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
@@ -167,11 +206,15 @@ def main() -> None:
         redirect_stderr(nowhere),  # what is said of damaged shards
     ):
         folder = Path(place)
-        tell(sweeps(asked.kills, rng, folder))
-        tell(damaged(asked.files, rng, folder, lambda p: faults.flip(p, rng.randrange(10**6)), flip))
-        tell(damaged(asked.files, rng, folder, lambda p: faults.cut(p, rng.random()), cut))
-        tell(full_disks(asked.disks, rng, folder))
-        tell(studies(asked.studies, rng, folder))
+        if asked.kills:
+            tell(sweeps(asked.kills, rng, folder))
+        if asked.files:
+            tell(damaged(asked.files, rng, folder, lambda p: faults.flip(p, rng.randrange(10**6)), flip))
+            tell(damaged(asked.files, rng, folder, lambda p: faults.cut(p, rng.random()), cut))
+        if asked.disks:
+            tell(full_disks(asked.disks, rng, folder))
+        for name in asked.study or STUDIES if asked.studies else ():
+            tell(study(name, asked.studies, rng, folder))
         os.chdir("/")
     sys.exit(0 if all(tried == survived and not lost for _, tried, survived, lost in rows) else 1)
 

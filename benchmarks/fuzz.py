@@ -2,7 +2,8 @@
 
     python benchmarks/fuzz.py -max_total_time=300 -rss_limit_mb=2048
 
-Every input goes to the readers of pairs, result documents, array headers, directions and subspaces. A `CutawayError` is
+Every input goes to one of the readers: of pairs, result documents, array headers, directions, subspaces, questions,
+manifests, shards (with a checksum that fits) and packed chunks. A `CutawayError` is
 an answer; any other exception is a crash, which atheris writes to a file and reports. Not needed by anything else.
 """
 
@@ -20,12 +21,14 @@ with atheris.instrument_imports(include=["cutaway", "json"]):
     from cutaway.explorer.question import parse
     from cutaway.explorer.refusal import Refusal
     from cutaway.geometry.subspaces import load_subspaces
+    from cutaway.resume.shards import Store, _continued
     from cutaway.saving import result_kind
-    from cutaway.stored_arrays import check_arrays
+    from cutaway.stored_arrays import _decoded, check_arrays
     from cutaway.tasks.pairs import read_pairs
 
 FOLDER = Path(tempfile.mkdtemp())
 (FOLDER / "result.zarr").mkdir()
+STORE = Store(FOLDER, {"budget": 40}, [40])
 
 
 def one(data: bytes) -> None:
@@ -40,9 +43,12 @@ def one(data: bytes) -> None:
         3: (file, direction),
         4: (file, load_subspaces),
         5: (file, lambda path: parse(json.loads(path.read_bytes()))),
+        6: (FOLDER / "manifest.json", lambda path: _continued(FOLDER, {"budget": 40})),
+        7: (STORE._path(0, 0), lambda path: STORE.load(0, 0, {"a": (2,)})),
+        8: (file, lambda path: _decoded(path, True, 2**20)),
     }
     path, read = readers[(which or b"\0")[0] % len(readers)]
-    path.write_bytes(data)
+    path.write_bytes(data + STORE._digest(path, data) if path.suffix == ".shard" else data)
     try:
         read(path)
     except (CutawayError, Refusal):

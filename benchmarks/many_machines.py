@@ -2,8 +2,11 @@
 
     python benchmarks/many_machines.py scaling             # 1 and 2 workers beside this process, one thread each
     python benchmarks/many_machines.py kills --kills 40    # signal 9 to workers at random moments
+    python benchmarks/many_machines.py drivers --kills 6   # signal 9 to the driver; continued by Ray and by one process
+    python benchmarks/many_machines.py remote              # a cluster of its own, by its address; a worker is killed
+    python benchmarks/many_machines.py rate                # shards a second that the driver can hand out and write
 
-Both compare every number with the local engine's, bit by bit.
+All compare every number with the local engine's, bit by bit.
 """
 
 from __future__ import annotations
@@ -12,10 +15,13 @@ import argparse
 import os
 import random
 import signal
+import socket
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +142,7 @@ def kills(wanted: int, seed: int) -> bool:
             thread.start()
             try:
                 with run_by(pool):
-                    found = faults.work(store, n=48, metric=["logit_diff", slow()])
+                    found = faults.work(store, n=48, metric=["logit_diff", faults.slow()])
             finally:
                 over.set()
                 thread.join()
@@ -154,26 +160,158 @@ def kills(wanted: int, seed: int) -> bool:
     return done == survived and not lost
 
 
-def slow() -> Any:
-    """A metric that takes its time, so that a sweep lasts long enough to be killed in."""
+DRIVER = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+import faults
+from cutaway.workers import on_ray
+with faults.small_shards(), on_ray({address!r}, workers=2):
+    faults.work({store!r}, n=24, metric=["logit_diff", faults.slow()])
+"""
 
-    def waits(logits: torch.Tensor, some: cutaway.Prompts) -> torch.Tensor:
-        time.sleep(0.004)
-        return logits[..., 1]
 
-    return waits
+def driver(store: Path, address: str | None = None) -> subprocess.Popen[bytes]:
+    """Another process that runs a sweep by workers: of a cluster that it begins, or of one that runs."""
+    tests = str(Path(__file__).parent.parent / "tests")
+    code = DRIVER.format(tests=tests, store=str(store), address=address)
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def until(store: Path, shards: int, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until so many shards are there; false if the process ended before."""
+    while process.poll() is None:
+        if len(faults.shards(store)) >= shards:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def drivers(wanted: int, seed: int, address: str | None = None) -> bool:
+    """Signal 9 to drivers; every other sweep is continued by Ray, the others by this process."""
+    rng, done, survived, lost, engines = random.Random(seed), 0, 0, 0, {"Ray": 0, "local": 0}
+    with tempfile.TemporaryDirectory() as place, faults.small_shards():
+        plain = faults.work(Path(place) / "plain", n=24, metric=["logit_diff", faults.slow()])
+        length = len(faults.shards(Path(place) / "plain"))
+        while done < wanted:
+            store = Path(place) / f"driver{done}"
+            process = driver(store, address)
+            there = until(store, rng.randrange(1, length // 2), process)
+            process.kill()
+            process.wait()
+            before = {p: p.read_bytes() for p in faults.shards(store)}
+            if not there or len(before) == length:
+                raise SystemExit(f"The driver ended by itself: {process.returncode}.")
+            done += 1
+            if done % 2:
+                engines["local"] += 1
+            else:
+                engines["Ray"] += 1
+                if driver(store, address).wait():
+                    raise SystemExit("The driver that continued failed.")
+            found = faults.work(store, n=24, metric=["logit_diff", faults.slow()])
+            survived += faults.same_bits(plain, found)
+            lost += sum(not p.is_file() or p.read_bytes() != data for p, data in before.items())
+            print(
+                f"{done} drivers killed, {survived} with the same bits, {lost} shards lost", file=sys.stderr, flush=True
+            )
+    where = "of a cluster of its own" if address is None else "connected by --address"
+    print("| fault | tried | survived, same bits | finished shards lost |\n|---|---|---|---|")
+    by = f"continued by Ray {engines['Ray']} times, by the local engine {engines['local']}"
+    print(f"| kill -9 of the driver {where} ({by}) | {done} | {survived} | {lost} |")
+    return done == survived and not lost
+
+
+def remote() -> bool:
+    """A cluster that runs already, connected to by its address: a worker is killed, then drivers."""
+    from cutaway.workers import on_ray
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    ours = ["--head", "--node-ip-address=127.0.0.1", f"--port={address.partition(':')[2]}", "--num-cpus=2"]
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="r") as place, faults.small_shards():
+        begin = time.perf_counter()
+        command = [str(Path(sys.executable).parent / "ray"), "start", *ours, "--block", "--include-dashboard=false"]
+        quiet = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+        head = subprocess.Popen([*command, f"--temp-dir={place}/ray"], stdout=subprocess.DEVNULL, env=quiet)
+        try:
+            plain, fine = faults.work(n=24, metric=["logit_diff", faults.slow()]), True
+            for _ in range(120):
+                time.sleep(0.5)
+                with suppress(OSError), socket.create_connection(("127.0.0.1", int(address.partition(":")[2]))):
+                    break
+            killed: list[int] = []
+
+            def kill(finished: int, total: int) -> None:
+                if not killed and finished > total / 3:
+                    family = psutil.Process(head.pid).children(recursive=True)
+                    killed.append(next(p.pid for p in family if "ray::Worker" in " ".join(p.cmdline())))
+                    os.kill(killed[0], signal.SIGKILL)
+
+            with on_ray(address, workers=2):
+                found = faults.work(Path(place) / "store", n=24, metric=["logit_diff", faults.slow()], progress=kill)
+            fine &= faults.same_bits(plain, found) and len(killed) == 1
+            took = time.perf_counter() - begin
+            print(f"connected to {address}, 1 worker killed, same bits {fine}; {took:.0f} s with the cluster's start")
+            fine &= drivers(2, 0, address)
+        finally:
+            head.terminate()
+            head.wait()
+    return fine
+
+
+def rate(workers: int) -> bool:
+    """How many shards a second: next to nothing to compute, so that handing out and writing are what takes time."""
+    from cutaway.workers import on_ray
+
+    model, same = faults.wide_model(inner=32, width=16), True
+    n = 400
+    print("| engine | store | shards | shards a second | of the driver's CPU time, ms a shard |\n|---|---|--:|--:|--:|")
+    with tempfile.TemporaryDirectory() as place, faults.small_shards(1):
+        plain = faults.work(model=model, n=n, budget=40)
+        for count in (0, *range(1, workers + 1)):
+            with on_ray(workers=count) if count else nullcontext():
+                faults.work(model=model, n=n, budget=40)
+                for kept in (False, True):
+                    store = Path(place) / f"{count}-{kept}" if kept else None
+                    begin, cpu = time.perf_counter(), time.process_time()
+                    found = faults.work(store, model=model, n=n, budget=40)
+                    took, cpu = time.perf_counter() - begin, time.process_time() - cpu
+                    shards = len(faults.shards(store)) if store else counted(model, n)
+                    same &= faults.same_bits(plain, found)
+                    who = f"Ray, {count} worker{'s' * (count > 1)}" if count else "local"
+                    where = "yes" if kept else "no"
+                    print(
+                        f"| {who} | {where} | {shards} | {shards / took:.0f} | {1000 * cpu / shards:.2f} |", flush=True
+                    )
+    return same
+
+
+def counted(model: cutaway.Model, n: int) -> int:
+    clean, corrupt = faults.prompts(n)
+    plan = cutaway.sweep(model, clean, cutaway.patch("resid_pre", corrupt), budget=40, read=[-2, -1], dry_run=True)
+    return len(plan.groups) * len(plan.blocks)  # type: ignore[union-attr]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["scaling", "kills"])
+    parser.add_argument("what", choices=["scaling", "kills", "drivers", "remote", "rate"])
     parser.add_argument("--prompts", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    fine = scaling(asked.prompts, asked.rounds) if asked.what == "scaling" else kills(asked.kills, asked.seed)
+    runs = {
+        "scaling": lambda: scaling(asked.prompts, asked.rounds),
+        "kills": lambda: kills(asked.kills, asked.seed),
+        "drivers": lambda: drivers(asked.kills, asked.seed),
+        "remote": remote,
+        "rate": lambda: rate(2),
+    }
+    fine = runs[asked.what]()
     sys.exit(0 if fine else 1)
 
 

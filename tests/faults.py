@@ -68,6 +68,16 @@ def work(
     return cutaway.noise(model or wide_model(), clean, corrupt, "resid_pre", budget=budget, store=store, **given)
 
 
+def slow() -> Callable:
+    """A metric that takes its time, so that a sweep lasts long enough to be killed in."""
+
+    def waits(logits: torch.Tensor, some: cutaway.Prompts) -> torch.Tensor:
+        time.sleep(0.004)
+        return logits[..., 1]
+
+    return waits
+
+
 def same_bits(one: xr.Dataset, two: xr.Dataset) -> bool:
     return all(one[name].values.tobytes() == two[name].values.tobytes() for name in one.data_vars)
 
@@ -94,6 +104,11 @@ def killed(job: Callable[[], object], after: float) -> bool:
     """Run a job in a process of its own and kill -9 it after some seconds. True if it was killed, not done before."""
     pid = forked(job)
     time.sleep(after)
+    return ended(pid)
+
+
+def ended(pid: int) -> bool:
+    """Kill -9 a process of `forked`. True if it was killed, not done before."""
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):

@@ -10,7 +10,7 @@ import torch
 
 import cutaway
 from conftest import measured
-from families import FAMILIES, token_ids
+from families import FAMILIES, build, token_ids
 from reference import brute_force_logits, record
 
 ANSWERS, FOILS = [5, 6, 7], [8, 9, 10]
@@ -263,3 +263,29 @@ def test_vocabulary_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
         one_by_one = cutaway.attribute(trace, by="head", toward=toward)
         monkeypatch.undo()
         assert np.allclose(whole, one_by_one, atol=1e-5)
+
+
+@pytest.mark.parametrize("by", ["component", "head", "neuron", "source"])
+def test_a_sum_that_does_not_hold_on_these_prompts_is_refused(by: str) -> None:
+    """A model that was certified, and that then began to add what no part of it wrote."""
+    model = cutaway.Model(build("gpt2"))
+    prompts = cutaway.Prompts(ids=token_ids(2, 6), answers=5, foils=8)
+    assert cutaway.attribute(model.trace(prompts), by).attrs["completeness_error"] < 1e-6
+    extra = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    handle = model.hf.transformer.h[0].register_forward_hook(lambda m, a, out: out + extra)
+    with pytest.raises(
+        cutaway.Refused,
+        match=rf"Attribution by {by} is refused: .*miss .* by \d\.\de-0\d .*1e-05 is allowed in float32",
+    ):
+        cutaway.attribute(model.trace(prompts), by)
+    handle.remove()
+
+
+def test_a_run_whose_stream_was_edited_has_no_sum_and_says_so() -> None:
+    model = cutaway.Model(build("gpt2"))
+    prompts = cutaway.Prompts(ids=token_ids(2, 6), answers=5, foils=8)
+    stream = model.trace(prompts, edits=cutaway.add("resid_post", torch.randn(32), layers=0, positions="all"))
+    with pytest.raises(cutaway.Refused, match="edit of this run changes the stream"):
+        cutaway.attribute(stream)
+    write = model.trace(prompts, edits=cutaway.add("mlp_out", torch.randn(32), layers=0, positions="all"))
+    assert cutaway.attribute(write).attrs["completeness_error"] < 1e-6

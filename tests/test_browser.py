@@ -24,7 +24,7 @@ from cutaway.report.page import Section, Table, render
 from cutaway.report.shared import study_page
 from cutaway.studies.study import Study
 from cutaway.views import Readings, lens_grid, node
-from whole import is_whole
+from whole import agree, is_whole, pictures
 
 pytestmark = [pytest.mark.browser, needs_browser]
 HERE = Path(__file__).parent
@@ -103,6 +103,9 @@ def deep_readings(layers: int, tokens: int) -> Readings:
 def test_every_picture_is_whole(attribution: Study, ioi: Study) -> None:
     is_whole(attribution)
     is_whole(ioi)
+    own = [one for one in pictures(ioi) if "Settings(" not in one.code]
+    assert len(own) > 5
+    agree(own[0].code, own[0])
 
 
 NAMES = ("attribution", "ioi", "nasty", "made")

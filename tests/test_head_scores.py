@@ -129,3 +129,16 @@ def test_an_unknown_role_no_pair_and_a_model_without_attention(model_of):
         role_attention(trace, [])
     with pytest.raises(cutaway.Refused):
         head_scores(model_of("mamba"))
+
+
+def test_a_context_that_goes_by_another_name_is_kept_to() -> None:
+    """MPT has a table of biases of `max_seq_len` positions."""
+    model = cutaway.Model(build("mpt"))
+    longest = model.config.max_seq_len
+    assert model.context == longest
+    model.hf(torch.full((1, longest), 5))
+    with pytest.raises(
+        cutaway.BadInput, match=f"Prompt 0 has {longest + 1} tokens, more than the context of {longest}"
+    ):
+        model.trace(cutaway.Prompts(ids=torch.full((1, longest + 1), 5)))
+    assert head_scores(model, rows=2, period=longest).attrs["period"] == longest // 2

@@ -169,6 +169,78 @@ def test_arrays_that_say_what_no_result_says(saved: Path, tmp_path: Path, key: s
         cutaway.open_result(folder)
 
 
+def rle(size: int, state: bool = True) -> bytes:
+    """A Zstandard frame of so many bytes of "a" in blocks of one byte each (RFC 8878, 3.1.1), by hand."""
+    head = b"\x28\xb5\x2f\xfd" + (b"\xc0\x58" + size.to_bytes(8, "little") if state else b"\x00\x58")
+    blocks = [min(2**17, size - start) for start in range(0, size, 2**17)]
+    return head + b"".join(
+        (n << 3 | 1 << 1 | (i == len(blocks) - 1)).to_bytes(3, "little") + b"a" for i, n in enumerate(blocks)
+    )
+
+
+def test_the_frames_made_by_hand_are_zstandard() -> None:
+    from numcodecs.zstd import Zstd
+
+    assert Zstd().decode(rle(300_000)) == b"a" * 300_000 == Zstd().decode(rle(300_000, state=False))
+
+
+LARGE = 2**34
+BOMBS = {
+    "more than its shape": ("value", lambda: rle(2**23), "unpacks to more than its shape says"),
+    "of a size not stated": ("value", lambda: rle(2**23, state=False), "unpacks to more than its shape says"),
+    "a second frame": ("value", lambda: rle(8) + rle(2**23), "(cannot be unpacked|does not hold)"),
+    "a second frame of text": ("text", lambda: rle(8) + rle(LARGE), "(cannot be unpacked|does not hold)"),
+    "text": ("text", lambda: rle(LARGE), "unpacks to more than its shape says"),
+    "text of a size not stated": ("text", lambda: rle(LARGE, state=False), "unpacks to more than its shape says"),
+    "more words than cells": ("text", lambda: rle(100), "does not hold what its shape says"),
+    "less than its shape": ("value", lambda: rle(8), "does not hold what its shape says"),
+    "nothing": ("text", lambda: b"", "unpacks to more than its shape says"),
+    "a long file": ("value", lambda: rle(LARGE), "larger than what its shape says"),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_chunks_that_unpack_to_more_than_there_is(saved: Path, tmp_path: Path, bomb: str) -> None:
+    """Sixteen gigabytes in a process that may grow by a half: refused, not run out of memory."""
+    import resource
+
+    import faults
+
+    folder, (array, data, why) = tmp_path / "sweep", BOMBS[bomb]
+    shutil.copytree(saved, folder)
+    chunk = next(
+        p
+        for p in sorted((folder / "result.zarr" / "sweep" / array).rglob("*"))
+        if p.is_file() and p.name != "zarr.json"
+    )
+    chunk.write_bytes(data())
+    assert chunk.stat().st_size < 2**20
+    cutaway.open_result(saved)  # what reads arrays is there
+
+    def job() -> None:
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + 2**29, resource.RLIM_INFINITY))
+        with pytest.raises(cutaway.BadInput, match=why):
+            cutaway.open_result(folder)
+
+    _, status = os.waitpid(faults.forked(job), 0)
+    assert status == 0
+
+
+def test_one_long_word_does_not_widen_all_others(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy keeps all words of an array as wide as its longest."""
+    from cutaway import stored_arrays
+
+    arrays, _ = cutaway.open_result(saved)
+    widest = max(4 * v.size * v.dtype.itemsize // 4 for v in arrays["sweep"].variables.values() if v.dtype.kind == "U")
+    total = sum(v.nbytes for v in arrays["sweep"].variables.values() if v.dtype.kind != "U")
+    monkeypatch.setattr(stored_arrays, "BYTES", max(widest - 1, 0))
+    with pytest.raises(cutaway.BadInput, match="declares more than"):
+        cutaway.open_result(saved)
+    monkeypatch.setattr(stored_arrays, "BYTES", 100 * (widest + total))
+    cutaway.open_result(saved)
+
+
 def test_links_and_deep_json(saved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     shutil.copytree(saved, folder)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -133,6 +134,33 @@ def test_workers_that_are_killed_cost_nothing(pool: pools.Pool, tmp_path: Path) 
     assert faults.same_bits(plain, there) and files(tmp_path / "here") == files(tmp_path / "there")
 
 
+def test_a_worker_that_hangs_is_ended_and_its_shard_run_again(
+    pool: pools.Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asleep = tmp_path / "asleep"
+
+    def metric(logits: torch.Tensor, some: cutaway.Prompts) -> torch.Tensor:
+        if os.getpid() != here_ and not asleep.exists() and len(list((tmp_path / "store").glob("*.shard"))) > 3:
+            asleep.write_text(str(os.getpid()))
+            time.sleep(600)
+        return logits[:, 1]
+
+    here_ = os.getpid()
+    given = {"metric": {"mine": metric}, "read": -1}
+    monkeypatch.setattr(pools, "LEAST", 2.0)
+    monkeypatch.setattr(pools, "TIMES", 3.0)
+    with run_by(pool):
+        found = faults.work(tmp_path / "store", **given)
+    assert faults.same_bits(found, faults.work(**given))
+    assert "a worker did not finish a shard in" in capsys.readouterr().err
+    assert int(asleep.read_text()) not in {actor.pid for actor in pool.actors}
+    for _ in range(1000):
+        if not psutil.pid_exists(int(asleep.read_text())):
+            break
+        time.sleep(0.01)
+    assert not psutil.pid_exists(int(asleep.read_text()))
+
+
 @pytest.mark.parametrize("way", ["raises", "dies"])
 def test_a_poisoned_shard_is_told_and_the_rest_is_kept(pool: pools.Pool, tmp_path: Path, way: str) -> None:
     flag, tries = tmp_path / "flag", tmp_path / "tries"
@@ -245,8 +273,6 @@ def interrupted_after(n: int) -> Callable:
 
 def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
     """A real SIGINT to a command with a cluster of its own, which nobody else can reach."""
-    import psutil
-
     command = [sys.executable, "-m", "cutaway", "study", "ioi", "--families", "24", "--engine", "ray", "--workers", "1"]
     process = subprocess.Popen([*command, "-o", "ioi"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     for _ in range(12000):

@@ -283,3 +283,58 @@ def test_a_grid_does_not_keep_its_arrays_once_a_layer() -> None:
     cells = cutaway.patch("resid_post", turned(prompts)).compile(model, prompts).cells
     assert len(cells) == 9 * model.n_layers
     assert len({id(change.changed) for cell in cells for change in cell}) == 9
+
+
+# -- what the result of a sweep takes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["logit_diff", "next_token_log_prob", ["logit_diff", "rank"]])
+def test_a_sweep_whose_result_is_too_large_is_refused_before_anything_runs(metric: object) -> None:
+    model, prompts = measured("gpt2"), cutaway.Prompts(ids=token_ids(6, 9), answers=5, foils=8)
+    edits = cutaway.patch("z", turned(prompts))
+    engine(model)
+    plan = cutaway.sweep(model, prompts, edits, metric, dry_run=True)
+    calls: list[int] = []
+    handle = model.hf.transformer.h[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    with pytest.raises(
+        cutaway.BadInput, match=r"8 cells x 6 prompts would take about .* more than its limit of 1 kB\. "
+    ):
+        cutaway.sweep(model, prompts, edits, metric, limit=1000)
+    with pytest.raises(cutaway.BadInput, match="raise limit="):
+        cutaway.denoise(model, prompts, turned(prompts), "resid_pre", metric, limit=1000)
+    assert not calls
+    found = cutaway.sweep(model, prompts, edits, metric, limit=plan.memory.results)
+    handle.remove()
+    arrays = sum(found[name].nbytes for name in ("value", "effect", "normalized") if name in found)
+    assert calls and plan.memory.results >= arrays + 8 * 400
+
+
+def test_a_grid_that_nobody_can_plan_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cutaway.edits import cells
+
+    model, prompts = measured("gpt2"), cutaway.Prompts(ids=token_ids(2, 9), answers=5, foils=8)
+    one = cutaway.ablate("mlp_act", neurons=[0, 1, 2], positions="each")
+    monkeypatch.setattr(cells, "_Changes", None)
+    monkeypatch.setattr(cells, "CELLS", 3 * 9 * model.n_layers - 1)
+    with pytest.raises(cutaway.BadInput, match=r"This grid has 54 cells, and one sweep takes 53 at most"):
+        cutaway.sweep(model, prompts, one)
+    monkeypatch.undo()
+    monkeypatch.setattr(cells, "CELLS", 100)
+    with pytest.raises(cutaway.BadInput, match="This grid has 2,916 cells"):
+        cutaway.sweep(model, prompts, one & one)
+
+
+def test_the_prefix_that_rows_copy_is_planned() -> None:
+    """Variants as rows of their own hold the recorded prefix once each; behind each other they share it."""
+    model = measured("gpt2")
+    ids = token_ids(1, 64)
+    base = cutaway.Prompts(ids=ids, answers=5, foils=8)
+    plans = [
+        cutaway.sweep(
+            model, base, cutaway.ablate("mlp_out", layers=[0, 1], positions=[p] * 8), budget=1024, dry_run=True
+        )
+        for p in (20, 40)
+    ]
+    sizes = engine(model).shape.sizes
+    rows = 1024 // (64 - 20)  # that fit a chunk of the first; the second's are too short to be rows
+    assert plans[0].memory.wave - plans[1].memory.wave > sizes.number * 2 * (rows - 1) * 20 * sizes.keys_values

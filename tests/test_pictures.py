@@ -146,3 +146,30 @@ def test_words_can_be_read_on_every_shade(theme):
         for level, strength in strengths.items():
             ground = strength * np.array(tone) + (1 - strength) * np.array(colour["paper"])
             assert contrast(ground, colour["paper" if level >= 7 else "ink"]) >= 4.5, (theme, tone, level)
+
+
+@pytest.mark.parametrize("theme", range(4))
+def test_numbers_can_be_read_on_every_shade_of_a_grid(theme):
+    """As drawn: each cell's fill and opacity with the fill of the text in it, by the style sheet's own rules."""
+    css = STYLE.read_text()
+    block = [block for block in re.findall(r":root[^{]*\{(.*?)\}", css, re.S) if "--paper" in block][theme]
+    colour = {k: [int(h[i : i + 2], 16) for i in (0, 2, 4)] for k, h in re.findall(r"--(\w+): #(\w{6})", block)}
+
+    def fill(selector: str) -> list[int]:
+        value = re.search(re.escape(selector) + r" \{ fill: (.*?); \}", css)[1]
+        named = re.fullmatch(r"var\(--(\w+)\)", value)
+        return colour[named[1]] if named else [int(value[i : i + 2], 16) for i in (1, 3, 5)]
+
+    values = np.stack([np.linspace(0, 1, 101), -np.linspace(0, 1, 101)])
+    grid = parsed(views.signed_grid(values, ["+", "-"], [""] * 101, "t"))
+    cells = [e for e in grid.iter(f"{SVG}rect") if (e.get("class") or "").startswith("cell-")]
+    words = [e for e in grid.iter(f"{SVG}text") if e.get("class") in ("weak", "mid", "deep")]
+    assert len(cells) == len(words) == values.size
+    shades = set()
+    for cell, text in zip(cells, words, strict=True):
+        strength = float(cell.get("fill-opacity"))
+        ground = strength * np.array(fill(f"svg .{cell.get('class')}")) + (1 - strength) * np.array(colour["paper"])
+        found = contrast(ground, fill(f"svg text.{text.get('class')}"))
+        assert found >= 4.5, (theme, cell.get("class"), strength, found)
+        shades.add((cell.get("class"), strength))
+    assert len(shades) == 42

@@ -442,3 +442,27 @@ def test_a_machine_that_rounds_otherwise_is_noticed(
         names = saved(m)
         faults.work(store)
     assert "rounds otherwise" in capsys.readouterr().err and len(names) == len(faults.shards(store)) / 2
+
+
+def test_of_machines_that_round_otherwise_what_fits_this_one_is_kept(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, other, base = faults.work(store), tmp_path / "other", Wave.base
+    with monkeypatch.context() as m:
+        m.setattr(Wave, "base", lambda self: base(self) * (1 + 1e-6))
+        faults.work(other)
+    groups = sorted({path.name.split("-")[1] for path in faults.shards(store)})
+    kept = {groups[0]: "AAAAAAAAB", groups[1]: "BBBBB-AAA"}  # made here, made there, missing
+    again = 0
+    for group, made in kept.items():
+        mine, theirs = (sorted(folder.glob(f"*-{group}-*")) for folder in (store, other))
+        assert len(mine) == len(made)
+        for one, two, who in zip(mine, theirs, made, strict=True):
+            again += who != "A"
+            if who == "B":
+                one.write_bytes(two.read_bytes())
+            elif who == "-":
+                one.unlink()
+    names = saved(monkeypatch)
+    assert faults.same_bits(plain, faults.work(store)) and len(names) == again == 7
+    assert "what one of them made is kept" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from cutaway.showing import HOSTS, TELLS
 from cutaway.studies.attribution import Settings, run
 from cutaway.studies.study import open_study
 from cutaway.views.frame import SCRIPT, STYLE, VIEWS_STYLE
+from whole import agree
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,8 @@ def test_a_sweep_is_summed_up_over_families() -> None:
     picture = cutaway.show(found).shown[0].parts[0]
     assert isinstance(picture, views.Picture)
     rows = picture.numbers().rows  # type: ignore[union-attr]
-    want = found["effect"].groupby("family").mean("prompt").mean("family").transpose("layer", "head").values
+    over = lambda data: data.groupby("family").mean("prompt").mean("family")  # noqa: E731
+    want = (over(found["effect"]) / over(found["reference"] - found["base"])).transpose("layer", "head").values
     np.testing.assert_allclose([row[2].numbers[""] for row in rows], want.ravel(), rtol=1e-6, atol=1e-9)
 
 
@@ -182,8 +184,34 @@ def test_attention_for_the_script_reads_back() -> None:
     random = np.random.default_rng(0).random((2, 5, 5)) * np.tri(5)
     picture = views.attention(random, ["L0H0", "L0H1"], list("abcde"), "t", "c", [{"layer": 0, "head": 0}] * 2)
     for h, head in enumerate(picture.data["heads"]):
-        packed = np.frombuffer(base64.b64decode(head["weights"]), dtype="<u2") / 65535
-        np.testing.assert_allclose(packed, random[h][np.tril_indices(5)], atol=1e-5)
+        form, _, text = head["weights"].partition(":")
+        assert form == "f8" and (np.frombuffer(base64.b64decode(text), "<f8") == random[h][np.tril_indices(5)]).all()
+
+
+def test_the_python_of_a_shown_result_makes_its_figure_again() -> None:
+    model = cutaway.load("pocket")
+    texts = ["The capital of Poland is", "The capital of Peru is"]
+    trace = model.trace(model.prompts(texts, answers=[" Warsaw", " Lima"], foils=[" Berlin"]))
+    for result, number in (
+        (cutaway.lens(trace, top=3, of=[" Warsaw"]), 1),
+        (cutaway.attribute(trace, by="head"), 1),
+        (attention_patterns(trace), 1),
+        (cutaway.cumulative(trace), 0),
+        (cutaway.rotations(trace), 0),
+    ):
+        figure = cutaway.show(result).figures()[number]
+        agree(figure.code, figure)
+    ids = model.trace(cutaway.Prompts(trace.prompts.ids, tokenizer=model.tokenizer))
+    assert cutaway.show(cutaway.lens(ids)).figures()[0].code == "", "prompts given as ids are not in the result"
+
+
+def test_the_python_of_a_study_makes_its_figures_again() -> None:
+    study = run(cutaway.load("pocket"), Settings(("The capital of Poland is",), (" Warsaw",), (" Berlin",)))
+    figures = cutaway.show(study).figures()
+    own = [one for one in figures if "Settings(" not in one.code]
+    assert {one.kind for one in own} == {"lens"}
+    for one in (*own, figures[1]):
+        agree(one.code, one)
 
 
 # -- pages made again from files --------------------------------------------------------------------------------------

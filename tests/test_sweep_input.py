@@ -37,12 +37,26 @@ def prompts(**more) -> cutaway.Prompts:
         (lambda: cutaway.ablate("z", queries=[1]), "Only a pattern has queries"),
         (lambda: cutaway.ablate("pattern", queries=[1], positions=[2]), "choose one of the two"),
         (lambda: cutaway.ablate("resid_pre", positions=[1.5]), "an index or a role"),
+        (lambda: cutaway.ablate("resid_pre", layers=True), "Choose layers by their numbers"),
+        (lambda: cutaway.ablate("z", heads=np.array([True, False])), "Choose heads by their numbers"),
         (lambda: cutaway.patch("logits", prompts()), "resid_post of the last layer"),
     ],
 )
 def test_edits_that_do_not_fit(edits: Callable, says: str) -> None:
     with pytest.raises(cutaway.BadInput, match=says):
         cutaway.sweep(measured("gpt2"), prompts(), edits())
+
+
+def test_an_option_that_there_is_not() -> None:
+    with pytest.raises(cutaway.BadInput, match=r"no option 'layer'\. Did you mean 'layers'"):
+        cutaway.denoise(measured("gpt2"), prompts(), prompts(), "z", layer=1)
+
+
+def test_layers_and_heads_as_arrays() -> None:
+    model, base = measured("gpt2"), prompts()
+    listed = cutaway.sweep(model, base, cutaway.ablate("z", layers=[0, 1], heads=[2]))
+    arrays = cutaway.sweep(model, base, cutaway.ablate("z", layers=np.array([0, 1]), heads=torch.tensor([2])))
+    assert arrays.identical(listed.assign_attrs(arrays.attrs))
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from importlib import import_module
+from typing import Any
+
+import pytest
 
 import cutaway
 from cutaway.report.shared import study_sections
@@ -35,3 +39,28 @@ def is_whole(study: Study) -> None:
             assert f".figure({number})" in one.code
     assert [str(one.svg) for one in shown.figures()] == [str(one.svg) for one in there]
     assert str(there[-1].svg) in shown.figure(len(there) - 1).html()
+
+
+def remade(code: str) -> Picture:
+    """The first figure of what a snippet shows: it is run as a reader would run it."""
+    *lines, last = code.split("\n")
+    names: dict[str, Any] = {}
+    exec("\n".join(lines), names)
+    return eval(last.partition("  #")[0], names).figures()[0]  # type: ignore[no-any-return]
+
+
+def facts(node: Any) -> list[tuple[str, str | float]]:
+    """Every place and number of a figure, in order."""
+    found = [
+        (k, v) for one in node.walk() for k, v in one.attributes.items() if k.startswith("data-") and k != "data-at"
+    ]
+    return [(k, float(v) if re.fullmatch(r"-?[\d.]+(e-?\d+)?", v) else v) for k, v in found]
+
+
+def agree(code: str, figure: Picture) -> None:
+    """A figure that a snippet makes has the places and numbers of the one beside which it stands."""
+    again = remade(code)
+    mine, other = facts(again.svg), facts(figure.svg)
+    assert len(mine) == len(other) > 5 and again.kind == figure.kind
+    for (name, a), (same, b) in zip(mine, other, strict=True):
+        assert name == same and (a == b or a == pytest.approx(b, rel=1e-3, abs=1e-4)), (name, a, b)

@@ -20,6 +20,8 @@ _HOME = {
     "CutawayError": "errors",
     "BadInput": "errors",
     "Refused": "errors",
+    "NoRoom": "errors",
+    "Unfinished": "errors",
     "Direction": "directions",
     "direction": "directions",
     "update": "directions",

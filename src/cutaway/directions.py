@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .errors import BadInput, Refused
+from .finite import require_finite_site
 from .parts import at_once, in_parts
 from .prompts import Prompts, Read
 from .saving import reading
@@ -215,7 +216,9 @@ def _read(model: Model, layer: int, site: str, head: int | None, position: Read)
 
 def _rows(model: Model, some: Prompts, site: str, layer: int, position: Read) -> Tensor:
     sites = [] if site in ("resid_pre", "resid_post", "embed") else [f"L{layer}.{site}"]
-    value = model.trace(some, sites).rows(site, layer, some.at(position)).detach().cpu()
+    at = some.at(position)
+    value = model.trace(some, sites).rows(site, layer, at).detach().cpu()
+    require_finite_site(model, some, site, layer, value, at)
     return value if value.dtype == torch.float64 else value.float()
 
 
@@ -247,7 +250,7 @@ def _head_read(model: Model, layer: int, head: int, position: Read) -> Reading:
 
 def _each(model: Model, prompts: Prompts, read: Reading) -> Iterator[Tensor]:
     """What is read of some prompts at a time, none of whose runs is kept."""
-    for _, rows in in_parts(len(prompts), at_once(prompts), lambda some: read(prompts[some])):
+    for _, rows in in_parts(len(prompts), at_once(prompts), lambda some: read(prompts.part(some))):
         yield rows
 
 

@@ -77,8 +77,9 @@ def read_json(path: Path, limit: int = 2**24) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(limit + 1)
-        if len(data) > limit:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(min(size, limit) + 1)  # no more room is taken than for what is there
+        if max(size, len(data)) > limit:
             raise ValueError(f"it is larger than {limit} bytes")
         found = json.loads(data)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from .wording import prose
 
 if TYPE_CHECKING:
     from .model import Model
+    from .weights import Weights
 
 LEFT_OUT = ("pattern", "logits")
 """Sites that are not watched: a pattern is at most 1, and logits come last."""
@@ -63,22 +64,20 @@ class _Watch:
 
 
 def all_finite(x: Tensor) -> bool:
-    """One pass over it."""
-    return bool(torch.isfinite(x).all())
+    """One pass over it, and nothing as large beside it; a second look where finite numbers add up to infinity."""
+    return bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())
 
 
 def require_finite(
     model: Model,
     prompts: Prompts,
     left: Tensor,
-    numbers: Sequence[int] | None = None,
     what: str = "Prompt",
     edit: Tap | None = None,
 ) -> None:
     """Pass if what left the last block [prompt, position, d_model] is finite at every real token.
 
     Args:
-        numbers: how the prompts are counted, where they are some of more.
         what: how a prompt is called.
         edit: what was made in their run.
 
@@ -92,21 +91,64 @@ def require_finite(
     if bool(bad.any()):
         row = int(bad.any(1).int().argmax())
         seen = first_place(model, prompts, row, edit)
-        raise not_finite(model, prompts, row, row if numbers is None else int(numbers[row]), seen, what, edit)
+        raise not_finite(model, prompts, row, seen, what, edit)
+
+
+def require_finite_site(
+    model: Model, prompts: Prompts, site: str, layer: int | None, value: Tensor, at: Tensor | None = None
+) -> None:
+    """Pass if a site is finite at every real token, [prompt, position, ...], or at the positions `at`, [prompt, ...].
+
+    Raises:
+        NotFinite: it is not; the message names the prompt, the site and the position.
+    """
+    if all_finite(value):
+        return
+    real = prompts.mask.to(value.device)
+    bad = ~torch.isfinite(value).flatten(1 if at is not None else 2).all(-1)
+    bad = bad[:, : real.shape[1]] & real if at is None else bad[:, None]
+    if bool(bad.any()):
+        row, column = bad.nonzero()[0].tolist()
+        here = value[row, column] if at is None else value[row]
+        seen = Seen(site, layer, column if at is None else int(at[row]), float(here[~torch.isfinite(here)][0]))
+        raise not_finite(model, prompts, row, seen)
+
+
+def require_finite_states(model: Model, states: Tensor, who: Callable[[int], str]) -> None:
+    """Pass if states that are read, [n, d_model], are finite.
+
+    Raises:
+        NotFinite: they are not; the message says who.
+    """
+    if all_finite(states):
+        return
+    row = int((~torch.isfinite(states)).any(-1).int().argmax())
+    value = states[row][~torch.isfinite(states[row])][0]
+    raise NotFinite(f"{who(row)}: there is {_kind(float(value))} in the state that is read.{_cause(model, True)}")
+
+
+def require_finite_weights(model: Weights, what: str, value: Tensor) -> None:
+    """Pass if what was made of weights alone is finite.
+
+    Raises:
+        NotFinite: it is not; the message names the weights.
+    """
+    if not all_finite(value):
+        kind = _kind(float(value[~torch.isfinite(value)][0]))
+        raise NotFinite(f"There is {kind} in {what}.{_cause(model, False)}")
 
 
 def not_finite(
     model: Model,
     prompts: Prompts,
     row: int,
-    number: int,
     seen: Seen | None,
     what: str = "Prompt",
     edit: Tap | None = None,
     cell: int | None = None,
 ) -> NotFinite:
-    """The error to raise for a prompt, the `row`-th here and the `number`-th of all. `edit`: made in its run."""
-    who = named(prompts, row, number, what)
+    """The error to raise for the `row`-th prompt here. `edit`: made in its run."""
+    who = named(prompts, row, what)
     if seen is None:
         said = f"{who} leaves NaN or infinity after the last block, and a run of its own does not show where first."
     else:
@@ -115,9 +157,9 @@ def not_finite(
     return NotFinite(said + _cause(model, edit is not None), cell)
 
 
-def named(prompts: Prompts, row: int, number: int | None = None, what: str = "Prompt") -> str:
-    """How a message calls a prompt, the `row`-th here and the `number`-th of all."""
-    return f"{what} {row if number is None else number} (“{prose(prompts.texts[row], 60)}”)"
+def named(prompts: Prompts, row: int, what: str = "Prompt") -> str:
+    """How a message calls a prompt, the `row`-th here."""
+    return f"{what} {prompts.number(row)} (“{prose(prompts.texts[row], 60)}”)"
 
 
 def require_finite_logits(model: Model, logits: Tensor, who: Callable[[int], str], rows: Tensor | None = None) -> None:
@@ -152,7 +194,7 @@ def _kind(value: float) -> str:
     return "NaN" if value != value else "infinity"
 
 
-def _cause(model: Model, edited: bool) -> str:
+def _cause(model: Weights, edited: bool) -> str:
     weights = not_finite_weights(model.hf)
     if weights:
         return f" These weights are not finite: {', '.join(weights)}. Get a whole copy of the model."

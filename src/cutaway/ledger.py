@@ -26,7 +26,7 @@ from torch import Tensor
 from .edits.cells import Change, Edits, as_edits
 from .errors import BadInput
 from .prompts import Prompts, Read
-from .readout.attribution import attribute
+from .readout.attribution import attribute, terms_of
 from .readout.direction import Direction, read_direction
 from .results import prompt_coords, run_card
 from .stats import mean_interval
@@ -178,7 +178,7 @@ def _others(
 
     And the size of the numbers whose differences these are: the sum of absolute terms of both runs, [prompt].
     """
-    two = attribute(after, by="head", read=read, toward="contrast")
+    two = terms_of(after, by="head", read=read, toward="contrast")
     kinds, layers = one["kind"].values, one["layer"].values
     mine = {"attn": ("head", "attn", "attn_bias"), "mlp": ("mlp", "mlp_bias", "neuron")}.get(
         OWN_WRITE.get(site, ""), ()

@@ -12,6 +12,7 @@ import torch
 from .errors import BadInput
 from .hub import require_reachable
 from .model import Model
+from .wording import prose
 
 
 def load(
@@ -59,11 +60,11 @@ def load(
             **({"device_map": "auto"} if device == "auto" else {}),
             **options,
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except Exception as error:  # whatever other people's code makes of damaged files
         raise BadInput(_why_not_loaded(path, error)) from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001 - as above: then only ids can be given
         print(f"cutaway: {path} has no usable tokenizer ({_first_line(error)}); give ids.", file=sys.stderr)
         tokenizer = None
     if device not in (None, "auto"):
@@ -83,7 +84,7 @@ def _dtype(dtype: str | torch.dtype | None) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return prose((str(error).strip().splitlines() or [type(error).__name__])[0], 300)
 
 
 def _why_not_loaded(path: str, error: BaseException) -> str:

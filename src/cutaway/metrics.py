@@ -92,7 +92,8 @@ def _rank(logits: Tensor, tokens: Tensor | None, base: Tensor | None) -> Tensor:
 def _kl(logits: Tensor, tokens: Tensor | None, base: Tensor | None) -> Tensor:
     assert base is not None
     p, q = _log_probs(base), _log_probs(logits)
-    return (p.exp() * (p - q)).sum(-1)
+    less = q.neg_().add_(p)  # p - q, in the place of q: two tensors as large as the logits, not five
+    return p.exp_().mul_(less).sum(-1)
 
 
 def _entropy(logits: Tensor, tokens: Tensor | None, base: Tensor | None) -> Tensor:

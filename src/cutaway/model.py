@@ -11,18 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .anatomy import Anatomy, HeadMap, Tail, device_of, input_device, measure, steady, stored
+from .anatomy import Anatomy, Tail, device_of, input_device, measure, steady
 from .certificate import Certificate
 from .errors import BadInput, Refused
 from .fingerprints import Fingerprints
-from .finite import named, require_finite_logits
+from .finite import (
+    all_finite,
+    first_place,
+    named,
+    not_finite,
+    require_finite_logits,
+    require_finite_states,
+)
 from .parts import TOKENS, at_once, in_parts, logits_at_once, slices
 from .prompts import Prompts, Token, single_token, tokenise
 from .results import joined, run_card
 from .tokens import token_text
 from .top import top_table
 from .trace import LIMIT, Trace
-from .weights import LayerWeights
+from .weights import Weights
 
 _COLUMNS = ("unembedding", "logits")
 """What reading single tokens rests on: the rest of the vocabulary is not needed."""
@@ -31,7 +38,7 @@ _BY_PARTS = ("final_norm", *_COLUMNS)
 """What reading the stream by the model's norm and unembedding, one after the other, rests on."""
 
 
-class Model:
+class Model(Weights):
     """Wraps a model already in memory; it is never altered.
 
     Args:
@@ -118,7 +125,8 @@ class Model:
         """The longest prompt, in tokens, or None where there is no limit."""
         if getattr(self.config, "alibi", False):
             return None
-        return getattr(self.config, "max_position_embeddings", None)
+        names = ("max_position_embeddings", "max_seq_len")  # the latter: MPT, whose table of biases ends there
+        return next((n for name in names if (n := getattr(self.config, name, None)) is not None), None)
 
     def _same_everywhere(self, what: str) -> int:
         values = {getattr(b.attention, what, None) for b in self._measured.blocks}
@@ -155,8 +163,8 @@ class Model:
         if self.context is not None and prompts.n_positions > self.context:
             long = int(prompts.lengths.argmax())
             raise BadInput(
-                f"Prompt {long} has {prompts.n_positions} tokens, more than the context of {self.context} of "
-                f"{self.name}. Shorten it."
+                f"Prompt {prompts.number(long)} has {prompts.n_positions} tokens, more than the context of "
+                f"{self.context} of {self.name}. Shorten it."
             )
 
     def trace(
@@ -232,8 +240,10 @@ class Model:
 
         Raises:
             Refused: what follows the last block cannot be called alone.
-            NotFinite: of finite rows some have NaN or infinity among their logits.
+            NotFinite: NaN or infinity in a row or among its logits.
         """
+        if who is not None:
+            require_finite_states(self, rows, who)
         if self.certificate.refusal(_BY_PARTS) is None:
             logits = self.anatomy.unembedding.cap_only(self.read_before_cap(rows))
         else:
@@ -305,7 +315,7 @@ class Model:
         `log_probability` and `probability`.
 
         Raises:
-            BadInput: not exactly one prompt.
+            BadInput: not exactly one prompt; NaN or infinity in its run (the message names the first place).
         """
         if isinstance(prompt, str) or (not isinstance(prompt, Prompts) and any(isinstance(p, str) for p in prompt)):
             prompt = self.prompts(prompt)  # type: ignore[arg-type]
@@ -315,6 +325,9 @@ class Model:
             raise BadInput(f"top is the table of one prompt, and {len(prompt)} were given. Choose one: prompts[0].")
         with steady(self.hf):
             logits = self.forward(prompt, all_logits=False)[0, -1]
+            seen = None if all_finite(logits) else first_place(self, prompt, 0)
+            if seen is not None:
+                raise not_finite(self, prompt, 0, seen)
             require_finite_logits(self, logits[None], partial(named, prompt))
         table = top_table(logits, self.tokenizer, k)
         return table.assign_attrs(run_card(self, prompt, text=prompt.texts[0], units="logits; nats; probability"))
@@ -361,126 +374,6 @@ class Model:
     def token_text(self, token_id: int) -> str:
         """The text of a token id, its leading space included."""
         return token_text(self.tokenizer, token_id)
-
-    # -- weights --------------------------------------------------------------------------------------------------
-
-    @property
-    def W_E(self) -> Tensor:  # [vocab, d_model]
-        """Token embedding (any factor the family applies is not in it)."""
-        weight = stored(self.hf.get_input_embeddings(), "weight")  # type: ignore[operator]
-        assert weight is not None
-        return weight
-
-    @property
-    def W_U(self) -> Tensor:  # [d_model, vocab]
-        """Unembedding, a view; the final norm's gain is not in it."""
-        return self._measured.unembedding.linear.weight
-
-    @property
-    def b_U(self) -> Tensor | None:  # [vocab]
-        return self._measured.unembedding.bias
-
-    @property
-    def W_Q(self) -> LayerWeights:  # [layer, head, d_model, d_head]
-        """Query weights, before any q norm, rotation or factor."""
-        return self._head_weights("W_Q", "q")
-
-    @property
-    def W_K(self) -> LayerWeights:  # [layer, kv_head, d_model, d_head]
-        return self._head_weights("W_K", "k")
-
-    @property
-    def W_V(self) -> LayerWeights:  # [layer, kv_head, d_model, d_head]
-        return self._head_weights("W_V", "v")
-
-    @property
-    def b_Q(self) -> LayerWeights:  # [layer, head, d_head]
-        return self._head_weights("b_Q", "q")
-
-    @property
-    def b_K(self) -> LayerWeights:  # [layer, kv_head, d_head]
-        return self._head_weights("b_K", "k")
-
-    @property
-    def b_V(self) -> LayerWeights:  # [layer, kv_head, d_head]
-        return self._head_weights("b_V", "v")
-
-    @property
-    def W_O(self) -> LayerWeights:  # [layer, head, d_head, d_model]
-        """Output projection by head; a post-norm or branch factor is not in it."""
-        self.certificate.require("W_O", ("output_projection", "head_split"))
-
-        def get(layer: int) -> Tensor:
-            attention = self._measured.blocks[layer].attention
-            assert attention is not None and attention.out is not None
-            return attention.out.weight.unflatten(0, (attention.n_heads, attention.d_value))
-
-        return LayerWeights("W_O", self.n_layers, get)
-
-    @property
-    def W_out(self) -> LayerWeights:  # [layer, neuron, d_model]
-        """Down-projection: what each neuron writes."""
-        self.certificate.require("W_out", ("down_projection",))
-        return LayerWeights("W_out", self.n_layers, lambda layer: self._measured.blocks[layer].mlp.down.weight)  # type: ignore[union-attr]
-
-    @property
-    def W_in(self) -> LayerWeights:  # [layer, d_model, neuron]
-        """Up-projection; of a gated MLP the gate's."""
-        self.certificate.require("W_in", ("down_projection", "nonlinearity"))
-
-        def get(layer: int) -> Tensor:
-            into = self._measured.blocks[layer].mlp.into  # type: ignore[union-attr]
-            if into is None:
-                raise Refused(f"In layer {layer} of {self.name} no linear map gives mlp_pre as it is.")
-            return into.weight()[0]
-
-        return LayerWeights("W_in", self.n_layers, get)
-
-    def _head_weights(self, name: str, which: str) -> LayerWeights:
-        self.certificate.require(name, (f"projection_{which}",))
-
-        def get(layer: int) -> Tensor:
-            head_map: HeadMap = getattr(self._measured.blocks[layer].attention, which)
-            if name.startswith("W"):
-                return head_map.weight()
-            bias = head_map.bias()
-            if bias is None:
-                raise BadInput(f"{self.name} has no {name}.")
-            return bias
-
-        return LayerWeights(name, self.n_layers, get)
-
-    def OV(self, layer: int, head: int) -> Tensor:  # [d_model, d_model]
-        """x -> what the head writes for a token with (normed) state x that it attends to: W_V W_O."""
-        return self.W_V[layer, self._kv(layer, head)] @ self.W_O[layer, head]
-
-    def QK(self, layer: int, head: int) -> Tensor:  # [d_model, d_model]
-        """Bilinear form of query and key states before rotation and q/k norms: W_Q W_K^T, without the scale."""
-        return self.W_Q[layer, head] @ self.W_K[layer, self._kv(layer, head)].T
-
-    def _kv(self, layer: int, head: int) -> int:
-        attention = self._measured.blocks[layer].attention
-        assert attention is not None
-        return head * attention.n_kv_heads // attention.n_heads
-
-    def directions(self, tokens: Sequence[Token] | Tensor, foils: Sequence[Token] | Tensor | None = None) -> Tensor:
-        """Readout directions of tokens in the stream, [token, d_model], in float32 or better.
-
-        gain * W_U[:, token], minus the same of the foil where given: d logit / d (normalised state), with the final
-        norm's gain applied and nothing else. One such direction is only defined up to a vector common to all tokens.
-        """
-        self.certificate.require("Readout directions", ("final_norm", "unembedding"))
-        norm = self.anatomy.final_norm
-        assert norm is not None
-        columns = self._columns(tokens)
-        if foils is not None:
-            columns = columns - self._columns(foils)
-        return norm.gained(columns) * self.anatomy.unembedding.scale
-
-    def _columns(self, tokens: Sequence[Token] | Tensor) -> Tensor:
-        ids = [self.token_id(t) for t in (tokens.tolist() if isinstance(tokens, Tensor) else tokens)]
-        columns = self.W_U.detach()[:, ids].T
-        return columns if columns.dtype == torch.float64 else columns.float()
 
     def __repr__(self) -> str:
         state = "certified" if self.certificate.ok else "not fully certified"

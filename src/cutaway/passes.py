@@ -78,7 +78,7 @@ class Pass:
         stream = self.stream[-1] if self.stream else None
         rows = stream.to(logits.device)[real] if stream is not None and stream.shape[:2] == real.shape else None
         who = self.prompts.mask.nonzero()[:, 0].tolist()
-        require_finite_logits(self.model, logits[real], lambda i: named(self.prompts, who[i], self.index[who[i]]), rows)
+        require_finite_logits(self.model, logits[real], lambda i: named(self.prompts, who[i]), rows)
 
     def _keep(self, hooks: Hooks) -> None:
         def before(module: nn.Module, args: tuple, kwargs: dict) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import BadInput, did_you_mean
 from .tokens import shown, token_texts
+from .wording import prose
 
 Token = str | int
 Read = int | str
@@ -51,6 +52,7 @@ class Prompts:
     tokens: list[list[str]] = field(repr=False)
     templates: list[str] | None = None
     bos: str = "as given"
+    numbers: list[int] | None = field(default=None, repr=False)
 
     def __init__(
         self,
@@ -93,6 +95,7 @@ class Prompts:
         for name, positions in (roles or {}).items():
             self.roles[name] = self._role(name, positions)
         self.bos = "as given"
+        self.numbers = None
 
     def _role(self, name: str, positions: Tensor | Sequence[int]) -> Tensor:
         column = _column(f"positions of role {name}", positions, len(self), None)
@@ -122,11 +125,22 @@ class Prompts:
         new.texts = [self.texts[i] for i in index.tolist()]
         new.tokens = [self.tokens[i] for i in index.tolist()]
         new.bos = self.bos
+        new.numbers = None
         return new
 
-    def padded(self, which: Sequence[int]) -> Prompts:
-        """Some of the prompts, padded to the longest of all of them, so that their results have the same axes."""
+    def part(self, which: Sequence[int]) -> Prompts:
+        """As `[which]`, for work that is done in parts: messages count its prompts as they count those of the whole."""
         new = self[which]
+        new.numbers = [self.number(i) for i in which]
+        return new
+
+    def number(self, i: int) -> int:
+        """How messages count a prompt: from 0, among all prompts that these are a part of."""
+        return i if self.numbers is None else self.numbers[i]
+
+    def padded(self, which: Sequence[int]) -> Prompts:
+        """A part of the prompts, padded to the longest of all of them, so that their results have the same axes."""
+        new = self.part(which)
         new.ids = torch.nn.functional.pad(new.ids, (0, self.n_positions - new.n_positions))
         return new
 
@@ -136,7 +150,7 @@ class Prompts:
         Raises:
             BadInput: nothing would be left, or a role lies behind the cut.
         """
-        new = self[:]
+        new = self.part(range(len(self)))
         new.lengths = torch.minimum(self.lengths, torch.as_tensor(lengths).expand(len(self)))
         if int(new.lengths.min()) < 1:
             raise BadInput("A prompt cannot be cut to no token at all.")
@@ -176,7 +190,9 @@ class Prompts:
         bad = ((column < 0) | (column >= self.lengths)).nonzero()
         if len(bad):
             i = int(bad[0])
-            raise BadInput(f"Position {read} is outside prompt {i}, which has {int(self.lengths[i])} tokens.")
+            raise BadInput(
+                f"Position {read} is outside prompt {self.number(i)}, which has {int(self.lengths[i])} tokens."
+            )
         return column
 
     def hash(self) -> str:
@@ -231,6 +247,20 @@ def _require_text(what: str, text: str) -> None:
         ) from None
 
 
+def encoded(tokenizer: Any, text: str, add_special_tokens: bool = False) -> list[int]:
+    """The ids of a text.
+
+    Raises:
+        BadInput: the tokenizer fails on it.
+    """
+    try:
+        return list(tokenizer.encode(text, add_special_tokens=add_special_tokens, verbose=False))
+    except Exception as error:  # noqa: BLE001 - what other people's code makes of odd tokenizers
+        raise BadInput(
+            f"The tokenizer cannot read {_excerpt(text)}: {prose(str(error), 200)}. Give token ids."
+        ) from None
+
+
 def single_token(tokenizer: Any, token: Token, what: str, vocab_size: int) -> int:
     """The id of a text that must be exactly one token.
 
@@ -242,14 +272,14 @@ def single_token(tokenizer: Any, token: Token, what: str, vocab_size: int) -> in
             raise BadInput(f"{what} is token id {token}, outside the vocabulary 0 to {vocab_size - 1}.")
         return token
     _require_text(what, token)
-    ids = tokenizer.encode(token, add_special_tokens=False)
+    ids = encoded(tokenizer, token)
     if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
         return int(ids[0])
     if len(ids) == 1 or not ids:
         raise BadInput(f"{what} {token!r} is not in the tokenizer's vocabulary.")
     pieces = " + ".join(shown(t) for t in token_texts(tokenizer, ids))
     hint = ""
-    if not token.startswith(" ") and len(tokenizer.encode(" " + token, add_special_tokens=False)) == 1:
+    if not token.startswith(" ") and len(encoded(tokenizer, " " + token)) == 1:
         hint = f" With a leading space, {' ' + token!r}, it is one."
     raise BadInput(
         f"{what} {token!r} is {len(ids)} tokens ({pieces}); scoring its first one alone would mislead.{hint} "
@@ -313,7 +343,7 @@ def tokenise(
 
 
 def _encode(tokenizer: Any, text: str, bos: bool | None) -> list[int]:
-    ids = list(tokenizer.encode(text, add_special_tokens=bos is None, verbose=False))
+    ids = encoded(tokenizer, text, add_special_tokens=bos is None)
     if bos:
         if tokenizer.bos_token_id is None:
             raise BadInput("bos=True, but this tokenizer has no BOS token. Leave bos out.")

@@ -74,6 +74,12 @@ def prompt_coords(prompts: Prompts) -> dict[str, Any]:
     }
 
 
+def asked_coords(prompts: Prompts) -> dict[str, Any]:
+    """Coordinates of the prompt axis: the ids of its answer and foil, where given."""
+    asked = {"answer_id": prompts.answers, "foil_id": prompts.foils}
+    return {name: ("prompt", ids.numpy()) for name, ids in asked.items() if ids is not None}
+
+
 def token_grid(prompts: Prompts) -> np.ndarray:
     """Token texts [prompt, position]; the empty string at padding."""
     grid = np.full((len(prompts), prompts.n_positions), "", dtype=object)

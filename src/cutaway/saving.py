@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .disk import UNDONE, cannot_write, read_json, replace_file, sync_folder, umask
 from .errors import BadInput
-from .stored_arrays import check_arrays
+from .stored_arrays import check_arrays, require_small
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -167,7 +167,9 @@ def open_result(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     check_arrays(folder / "result.zarr")
     try:
         with xr.open_datatree(folder / "result.zarr", engine="zarr", consolidated=False, zarr_format=3) as tree:
-            return {name: _restored(node.to_dataset().load()) for name, node in tree.children.items()}, facts
+            return {name: _restored(node.to_dataset().load(), folder) for name, node in tree.children.items()}, facts
+    except BadInput:
+        raise
     except Exception as error:  # noqa: BLE001 - what other people's code makes of damaged files
         why = " ".join(str(error).split())[:200]
         raise BadInput(
@@ -230,10 +232,10 @@ def _marked(dataset: xr.Dataset, array: xr.Dataset | xr.DataArray) -> xr.Dataset
     return dataset.assign_attrs({_ONE: str(array.name or "")}) if isinstance(array, xr.DataArray) else dataset
 
 
-def _restored(dataset: xr.Dataset) -> xr.Dataset | xr.DataArray:
+def _restored(dataset: xr.Dataset, folder: Path) -> xr.Dataset | xr.DataArray:
     """As it was before saving: one array where it was one, text as text, coordinates in the order of their names."""
     words = [name for name, v in dataset.variables.items() if v.dtype.kind in "OT"]
-    text = {name: dataset.variables[name].copy(data=_fixed(dataset.variables[name].values)) for name in words}
+    text = {name: dataset.variables[name].copy(data=_fixed(dataset.variables[name].values, folder)) for name in words}
     dataset = dataset.assign({k: v for k, v in text.items() if k in dataset.data_vars}).assign_coords(
         {k: v for k, v in text.items() if k in dataset.coords}
     )
@@ -244,11 +246,13 @@ def _restored(dataset: xr.Dataset) -> xr.Dataset | xr.DataArray:
     return array.assign_attrs({k: v for k, v in dataset.attrs.items() if k != _ONE})
 
 
-def _fixed(text: Any) -> Any:
-    """Text as numpy keeps it, from whatever Zarr keeps it as."""
+def _fixed(text: Any, folder: Path) -> Any:
+    """Text as numpy keeps it, each as wide as the longest, from whatever Zarr keeps it as."""
     import numpy as np
 
-    return np.asarray(text, dtype=object).astype(str)
+    text = np.asarray(text, dtype=object)
+    require_small(folder, 4 * text.size * max((len(str(t)) for t in text.flat), default=0))
+    return text.astype(str)
 
 
 def _as_dataset(array: xr.Dataset | xr.DataArray) -> xr.Dataset:

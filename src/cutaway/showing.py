@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from .report.page import Section, render
 from .saving import document, write_file
 from .studies.study import Study
 from .views import Picture, Table
-from .wording import shown_text
+from .wording import several, shown_text
 
 ROWS = 30
 """Rows of a table on a terminal."""
@@ -77,12 +78,21 @@ class View:
             from .report.shared import study_page
 
             return study_page(self.result)
-        sections = [Section(one.heading, parts=list(one.parts)) for one in self.shown]
+        sections = [
+            Section(heading, parts=[part for one in alike for part in one.parts])
+            for heading, alike in groupby(self.shown, lambda one: one.heading)
+        ]
         attrs = self.result.run_card if isinstance(self.result, Study) else self.result.attrs
-        facts = [str(attrs[key]) for key in ("model", "dtype", "readout", "site", "units") if key in attrs]
-        title = self.title or str(attrs.get("readout") or getattr(self.result, "name", None) or "result")
+        title = self.title or str(attrs.get("readout") or getattr(self.result, "name", None) or self._named())
+        facts = [str(attrs[key]) for key in ("site", "units", "model", "dtype") if key in attrs]
+        facts += [several(int(attrs["prompts"]), "prompt")] if "prompts" in attrs else []
         held = {} if isinstance(self.result, Study) else {"result": self.result}
         return render(shown_text(title.capitalize()), " · ".join(facts), sections, document("view", **held))
+
+    def _named(self) -> str:
+        """What the page is called where the result has no name: its only heading."""
+        headings = {one.heading for one in self.shown}
+        return headings.pop() if len(headings) == 1 else "result"
 
     def save(self, path: str | Path, force: bool = False, ax: Any = None) -> Path:
         """Write the page (.html) or the first figure (.png, .svg, .pdf).

@@ -79,6 +79,7 @@ class Trace:
         self.model, self.prompts, self.limit = model, prompts, limit
         self.anatomy = model.anatomy
         self._edits = edits
+        self.edited = edits is not None
         self._kept: dict[Key, Tensor] = {}
         self._stream: list[Tensor] = []  # resid_pre of every layer, then resid_post of the last
         self._passes: list[Pass] = []
@@ -125,7 +126,7 @@ class Trace:
         def run(some: list[int]) -> tuple[Pass, dict[Key, Tensor]]:
             one = self._pass(some)
             sites = one.forward(wanted, keep=True)
-            require_finite(self.model, one.prompts, one.stream[-1], some, edit=one.edit)
+            require_finite(self.model, one.prompts, one.stream[-1], edit=one.edit)
             return one, sites
 
         for _, (one, sites) in in_parts(len(self.prompts), size, run):
@@ -144,7 +145,7 @@ class Trace:
 
     def _pass(self, some: list[int]) -> Pass:
         edit = None if self._edits is None else self._edits(some)
-        return Pass(self.model, self.prompts[some], some, edit)
+        return Pass(self.model, self.prompts.part(some), some, edit)
 
     def _room(self, x: Tensor, dims: Sequence[int]) -> Tensor:
         """A tensor for all prompts, like that of some; itself, if these are all. `dims` are its axes of positions."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -101,6 +102,14 @@ class Session:
             traceback.print_exception(error)
         elif isinstance(error, CutawayError):
             click.echo(f"error: {error}", err=True)
+        elif isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            click.echo(f"error: {error.strerror}. Close some programs, or raise the limit (ulimit -n).", err=True)
+        elif _out_of_memory(error):
+            click.echo(
+                "error: there is not enough memory, even for one prompt at a time. Give shorter prompts, or a "
+                "smaller model or dtype.",
+                err=True,
+            )
         else:
             what = " ".join(str(error).split()) or "no message"
             click.echo(f"error: unexpected {type(error).__name__}: {what}", err=True)
@@ -123,6 +132,15 @@ class Session:
         """Whoever read our output has read enough. Python must not try to flush what is left at exit."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether an allocator gave up. Without PyTorch it was Python's own."""
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from ..parts import out_of_memory
+
+    return out_of_memory(error)
 
 
 def _hush() -> None:

@@ -175,7 +175,7 @@ def continuing(out: Path) -> str:
 
 def _kept(folder: Path) -> bool:
     """Whether there is anything worth keeping."""
-    return any((folder / SWEEPS).glob("*/*.shard"))
+    return any((folder / SWEEPS).rglob("*.shard"))
 
 
 def _there(out: Path) -> bool:

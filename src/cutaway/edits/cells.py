@@ -7,6 +7,7 @@ each); a list inside the list is a set edited together in one cell: `layers=[[8,
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,22 @@ class Change:
 
 
 Cell = tuple[Change, ...]
+
+CELLS = 2 * 10**7
+"""Cells that a grid may have: 8 GB of plan."""
+
+
+def require_few(cells: int) -> None:
+    """Pass if a grid of that many cells can be planned.
+
+    Raises:
+        BadInput: it is too large.
+    """
+    if cells > CELLS:
+        raise BadInput(
+            f"This grid has {cells:,} cells, and one sweep takes {CELLS:,} at most. Choose fewer layers, positions, "
+            "heads or neurons, or several of them together in one cell, as in neurons=[[0, 1, 2]]."
+        )
 
 
 @dataclass(frozen=True)
@@ -155,6 +172,7 @@ class Edit(Edits):
             ("key", keys),
         ]
         choices.check_moves(model, site.name, layers, places, operations)
+        require_few(math.prod(len(options) for _, (_, options) in axes) * len(operations))
         extra = [Axis(name, tuple(labels)) for name, labels in self.variants]
         cells = []
         change = _Changes(prompts)
@@ -191,6 +209,7 @@ class Together(Edits):
 
     def compile(self, model: Model, prompts: Prompts) -> Grid:
         grids = [part.compile(model, prompts) for part in self.parts]
+        require_few(math.prod(len(grid.cells) for grid in grids))
         axes: list[Axis] = []
         for grid in grids:
             for axis in grid.axes:

@@ -34,13 +34,17 @@ def label(values: Sequence[Any]) -> Any:
 
 def listed(what: str, given: Choice) -> tuple[bool, list[tuple]]:
     """(is it an axis, its sets) of a choice that names its values."""
-    if isinstance(given, int | np.integer | str):
-        return False, [(given,)]
     if isinstance(given, Tensor | np.ndarray):
         given = given.tolist()
-    if not isinstance(given, Sequence | range) or len(given) == 0:
+    if isinstance(given, int | np.integer | str):
+        axis, sets = False, [(given,)]
+    elif isinstance(given, Sequence | range) and len(given):
+        axis, sets = True, [tuple(g) if isinstance(g, list | tuple | range) else (g,) for g in given]
+    else:
         raise BadInput(f"Choose {what}s by a number, a list of numbers or a list of lists, not by {given!r}.")
-    return True, [tuple(g) if isinstance(g, list | tuple | range) else (g,) for g in given]
+    if any(isinstance(value, bool | np.bool_) for some in sets for value in some):  # Python counts True as 1
+        raise BadInput(f"Choose {what}s by their numbers, not by True and False (numpy.flatnonzero makes numbers).")
+    return axis, sets
 
 
 def layers(model: Model, site: str, given: Choice) -> Options:
@@ -49,9 +53,13 @@ def layers(model: Model, site: str, given: Choice) -> Options:
             raise BadInput(f"There is only one {site} in the model, so it has no layers to choose.")
         check_site(model, site, None)
         return False, [(0, (0,))]
-    axis, sets = (True, [(i,) for i in range(model.n_layers)]) if given in (None, "each") else listed("layer", given)
-    if isinstance(given, str) and given == "all":
+    sets: list[tuple]
+    if given is None or (isinstance(given, str) and given == "each"):
+        axis, sets = True, [(i,) for i in range(model.n_layers)]
+    elif isinstance(given, str) and given == "all":
         axis, sets = False, [tuple(range(model.n_layers))]
+    else:
+        axis, sets = listed("layer", given)
     for layer in dict.fromkeys(n for some in sets for n in some):
         if not isinstance(layer, int | np.integer):
             raise BadInput(f"Layer {layer!r} is not a number.")

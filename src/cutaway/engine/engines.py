@@ -35,6 +35,11 @@ class Queue:
         if blocks:
             self._left.setdefault(group, []).extend(blocks)
 
+    def drop(self, group: int, blocks: Collection[int]) -> None:
+        """Take blocks out again, as far as nobody took them."""
+        left = [block for block in self._left.pop(group, []) if block not in blocks]
+        self.add(group, left)
+
     def take(self, at_hand: int | None = None, elsewhere: Collection[int] = ()) -> tuple[int, int]:
         """(group, block) of the next shard, for somebody who has a group at hand, while others have theirs.
 

@@ -70,11 +70,12 @@ def gradients(
         stream.append(hidden(output))
         raise Enough  # the metric is read from here
 
-    with torch.inference_mode(False), steady(model.hf), torch.enable_grad(), Hooks() as hooks:
-        watching = attach(hooks, model.anatomy, nudge)
-        hooks.after(model.anatomy.blocks[-1].module, last)  # after the nudge of resid_post
-        with suppress(Enough), watching:
-            model.forward(prompts[list(range(len(prompts)))], all_logits=False)  # no inference tensors
+    with torch.inference_mode(False), steady(model.hf), torch.enable_grad():
+        with Hooks() as hooks:  # reading the metric may run the model once more
+            watching = attach(hooks, model.anatomy, nudge)
+            hooks.after(model.anatomy.blocks[-1].module, last)  # after the nudge of resid_post
+            with suppress(Enough), watching:
+                model.forward(prompts[list(range(len(prompts)))], all_logits=False)  # no inference tensors
         at = readings.at[torch.from_numpy(which)].to(stream[0].device)
         left = stream[0][torch.arange(len(at), device=at.device)[:, None], at][:, None]
         total = readings.tensor(metric, left, which).sum()

@@ -5,6 +5,7 @@ plan -> record base and sources once -> waves -> metrics. What a cell cannot rea
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ import xarray as xr
 from ..edits.cells import Edits, Grid, as_edits
 from ..edits.making import patch
 from ..edits.operations import unique
-from ..errors import BadInput
+from ..errors import BadInput, did_you_mean
 from ..finite import NotFinite
 from ..metrics import Metric, as_metric, logit_diff, renamed
 from ..parts import out_of_memory
@@ -29,6 +30,8 @@ from ..results import prompt_coords, run_card
 from ..resume.keeping import next_folder
 from ..resume.manifest import manifest
 from ..resume.shards import opened
+from ..trace import LIMIT
+from ..wording import memory
 from .editing import EditTap, Task, whole_rows
 from .engines import chosen_engine
 from .following import recorded_tokens
@@ -39,7 +42,7 @@ from .readings import Readings
 from .recording import mean_tables, recorded
 from .running import Progress, run
 from .screening import Screened
-from .work import Aim, Work
+from .work import Aim, Work, width_of
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -60,6 +63,7 @@ def sweep(
     seed: int = 0,
     progress: Progress | bool | None = None,
     store: str | Path | None = None,
+    limit: int = LIMIT,
 ) -> xr.Dataset | Plan:
     """The metric of every cell of a grid of edits.
 
@@ -82,6 +86,7 @@ def sweep(
             ends with the same bits; it is refused for another model, prompts or settings (docs/resume.md). Functions
             among edits and metrics are compared by their code and what it closes over. Default: nothing is kept, or
             what `cutaway.resume.keeping.keep_sweeps` says.
+        limit: bytes that the result and its plan may take; nothing is run above that.
 
     Returns:
         Dataset over prompt and the grid's axes: `value`; `effect` = value - base; with a reference `normalized` =
@@ -90,7 +95,7 @@ def sweep(
 
     Raises:
         BadInput: edits, prompts or metrics that do not fit; NaN or infinity in a run (the message names the prompt and
-            the first place); a store that is in use or holds another sweep.
+            the first place); a store that is in use or holds another sweep; a result larger than the limit.
         Refused: an edited site is not certified for this model.
         NoRoom: the disk of the store is full.
         Unfinished: workers (docs/many-machines.md) could not run some shards; the others are finished.
@@ -112,13 +117,17 @@ def sweep(
         n_cells=len(grid.cells),
         recorded=recorded_tokens(base, sources, ways.rules is not None),
         logits=readings.whole_rows,
+        numbers=(3 + (len(metrics) > 1) + (screen is not None)) * sum(width_of(m, readings) for m in metrics),
     )
-    screened = None
+    plan = planned(variants, budget=budget)
+    screened: Screened | None = None
+    if not dry_run:
+        _allow(plan, limit)
     if screen is not None:
-        screened = Screened(model, base, grid, readings, planned(variants, budget=budget), screen, seed)
+        screened = Screened(model, base, grid, readings, plan, screen, seed)
         planned = partial(planned, estimated=len(screened.left))
         variants = screened.variants
-    plan = planned(variants, budget=budget)
+        plan = planned(variants, budget=budget)
     if dry_run:
         return plan
     references = unique(edits.references) if reference is None else [reference]
@@ -188,6 +197,11 @@ def noise(model: Model, clean: Prompts, corrupt: Prompts, site: str, metric: Any
 
 def _patched(model: Model, base: Prompts, source: Prompts, site: str, metric: Any, more: dict[str, Any]) -> Any:
     choices = ("layers", "heads", "positions", "neurons", "queries", "keys")
+    own = set(inspect.signature(sweep).parameters) - {"model", "base", "edits"}
+    known = [*choices, *sorted(own)]
+    for name in more:
+        if name not in known:
+            raise BadInput(f"There is no option {name!r}. {did_you_mean(name, known)}")
     selection = {key: more.pop(key) for key in choices if key in more}
     return sweep(model, base, patch(site, source, **selection), metric, **more)
 
@@ -225,6 +239,21 @@ def _check(base: Prompts, reference: Prompts | None, budget: int) -> None:
         raise BadInput(f"There are {len(base)} base prompts but {len(reference)} reference prompts. Give one for each.")
     if budget < 1:
         raise BadInput(f"budget is {budget}: at least one token must travel at a time.")
+
+
+def _allow(plan: Plan, limit: int) -> None:
+    """Pass if the results of a plan are no larger than that many bytes.
+
+    Raises:
+        BadInput: they are; the message says how large, and what to do.
+    """
+    if plan.memory.results > limit:
+        raise BadInput(
+            f"A sweep of {plan.n_cells:,} cells x {plan.n_prompts:,} prompts would take about "
+            f"{memory(plan.memory.results)} for its result (value, effect, normalized) and its plan, more than its "
+            f"limit of {memory(limit)}. Choose fewer layers, positions, heads or neurons, sweep the prompts in "
+            "parts, or raise limit=."
+        )
 
 
 def single_edit(model: Model, prompts: Prompts, edits: Any) -> tuple[Callable[[Sequence[int]], EditTap], int]:

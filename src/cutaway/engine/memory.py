@@ -2,6 +2,9 @@
 
 Three things live at once: the recorded runs of one group of prompts, one wave, and the results. The first two are
 bounded by the budget of tokens; only the results grow with the number of cells.
+
+Freed memory is not in it: on Linux a process keeps up to 256 MB of that at hand for the next wave (`heap`), which adds
+nothing to a peak, but stays with the process after its first sweep.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from dataclasses import dataclass
 COPIES = 4
 """Tensors of a block's widest activation that live at once: an activation function is a few elementwise steps."""
 
+
+LOGITS = 5
+"""Tensors of whole rows of logits that live at once while a metric reads them."""
 
 KEPT = 1.5
 """What an allocator holds over what is alive: freed blocks of the wrong size. Measured on Linux, on the CPU."""
@@ -65,6 +71,7 @@ def estimate(
     positions: int,
     wave_tokens: int,
     prefix: int,
+    copied: int,
     runs: int,
     sites: Iterable[tuple[str, int]],
     answers: int,
@@ -76,11 +83,12 @@ def estimate(
 
     Args:
         prompts: of the largest group; positions: of the longest prompt.
-        wave_tokens: of one prompt in the largest wave; prefix: recorded positions before them.
+        wave_tokens: of one prompt in the largest wave; prefix: recorded positions before them; copied: how many of
+            these are there once a variant, for variants that are rows of their own.
         runs: recorded runs, the base's and its sources'; sites: recorded in each of them.
         answers: layers whose attention's output is kept.
         logits: whole rows of logits that metrics hold at once.
-        cells: of the grid; results: numbers in the result.
+        cells: of the grid; results: numbers in the result's arrays.
     """
     tokens = prompts * positions
     stream = (n_layers + 1) * sizes.d_model
@@ -88,7 +96,7 @@ def estimate(
     kept = tokens * (runs * (stream + inside) + n_layers * sizes.keys_values + answers * sizes.d_model)
     making = tokens * runs * COPIES * sizes.widest
     here = prompts * wave_tokens
-    seen = prompts * (prefix + wave_tokens)
+    seen = prompts * (prefix + copied + wave_tokens)
     scores = (
         sizes.heads * here * (prefix + wave_tokens) if any(s in ("q", "k", "v", "pattern") for s, _ in sites) else 0
     )
@@ -96,6 +104,6 @@ def estimate(
     masks = 2 * here * (prefix + wave_tokens)
     return Memory(
         recorded=int(KEPT * sizes.number * kept),
-        wave=int(KEPT * sizes.number * max(making, wave + masks, 4 * logits * sizes.vocab)),
-        results=CELL * cells + 8 * 3 * results,
+        wave=int(KEPT * sizes.number * max(making, wave + masks, LOGITS * logits * sizes.vocab)),
+        results=CELL * cells + 8 * results,
     )

@@ -16,6 +16,7 @@ import torch
 
 from ..calls import Tokens
 from .editing import Slots
+from .plan import MOST_PREFIX
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,6 @@ def _shape(packed: Packed) -> tuple[int, int]:
     return packed.n_tokens, packed.prefix + packed.n_tokens
 
 
-ROWS_FROM = 32
-"""Tokens a variant must have to be a row of its own; with fewer, many small rows cost attention more than they save."""
-
-
 @dataclass(frozen=True)
 class Layout:
     """How a block is called on packed tokens [prompt, token]: as how many rows of each prompt, and where each lies."""
@@ -88,11 +85,11 @@ class Layout:
 def layout(packed: Packed, n_prompts: int, batch: int, device: torch.device, rows_from: int) -> Layout:
     """Rows where all variants have the same tokens and at least `rows_from` of them, otherwise one sequence.
 
-    Every row has a copy of the prefix's keys and values, so a prefix of more than twice the tokens is not copied.
+    Every row has a copy of the prefix's keys and values, so one of more than `MOST_PREFIX` times the tokens is not.
     """
     n, width = len(packed.first), packed.end - packed.prefix
     alike = bool((packed.first == packed.prefix).all())
-    if n < 2 or not alike or width < rows_from or packed.prefix > 2 * width:
+    if n < 2 or not alike or width < rows_from or packed.prefix > MOST_PREFIX * width:
         return Layout(1, tokens(packed, n_prompts, batch, device), slots(packed, n_prompts))
     one, every = pack(packed.first[:1].tolist(), packed.end), (n, n_prompts, packed.end)  # each packed by itself
     row = np.arange(n_prompts * n).reshape(n_prompts, n)  # prompts slowest

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..edits.cells import Cell, Change
 from ..edits.operations import unique
+from ..wording import memory as amount
 from .memory import Memory, Sizes, estimate
 
 TOKENS = 1024
@@ -24,6 +25,13 @@ SHARD = 5 * 10**11
 
 CALL = 25 * 10**7
 """FLOPs that fit the time it takes to call a block on next to nothing: a millisecond."""
+
+
+ROWS_FROM = 32
+"""Tokens a variant must have to be a row of its own; with fewer, many small rows cost attention more than they save."""
+
+MOST_PREFIX = 2
+"""Every row has a copy of the prefix, which may have this many times its tokens."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ class Plan:
             f"{self.n_cells} cells x {self.n_prompts} prompts: {equal} cells equal "
             f"the base, {estimated}{len(self.variants)} run in {waves} waves of at most {self.budget} tokens; "
             f"{self.flops / 1e9:.3g} GFLOP, {100 * self.share:.3g} % of one full forward a cell; "
-            f"about {self.memory.total / 1e6:.3g} MB beside the weights"
+            f"about {amount(self.memory.total)} beside the weights"
         )
 
 
@@ -214,6 +222,7 @@ def make_plan(
     recorded: int | None = None,
     logits: int = 0,
     estimated: int = 0,
+    numbers: int | None = None,
 ) -> Plan:
     """Plan a sweep.
 
@@ -225,6 +234,7 @@ def make_plan(
         recorded: tokens of the runs that are recorded before, the base's and each source's (default: the base's).
         logits: whole rows of logits that metrics hold at once.
         estimated: cells that can differ and are not run.
+        numbers: that the result has for a cell and a prompt, in all its arrays (default: three a read position).
     """
     n_prompts, end = len(lengths), int(reads.max()) + 1
     size = max(1, min(n_prompts, budget // max(end, 1)))
@@ -244,12 +254,13 @@ def make_plan(
         positions=int(lengths.max()),
         wave_tokens=max(longest, int(lengths.max())) if shape.full else longest,
         prefix=max((v.first for v in variants), default=0),
+        copied=max((_copied([variants[i] for i in chunk], end) for chunk in chunks), default=0),
         runs=1 + len(unique(s for c in changes for s in c.operation.sources)),
         sites=[(c.site, c.layer) for c in changes],
         answers=len(half_way(variants)),
         logits=min(logits, max((len(c) for c in chunks), default=1) * reads.shape[1]),
         cells=n_cells,
-        results=n_cells * n_prompts * reads.shape[1],
+        results=n_cells * n_prompts * (3 * reads.shape[1] if numbers is None else numbers),
     )
     return Plan(
         groups=groups,
@@ -265,6 +276,14 @@ def make_plan(
         memory=memory,
         estimated=estimated,
     )
+
+
+def _copied(chunk: Sequence[Variant], end: int) -> int:
+    """Recorded positions of one prompt that are copied, where the first variants of a chunk climb as rows."""
+    first = chunk[0].first
+    rows = next((i for i, v in enumerate(chunk) if v.first != first), len(chunk))
+    alike = rows > 1 and end - first >= ROWS_FROM and first <= MOST_PREFIX * (end - first)
+    return rows * first if alike else 0
 
 
 def half_way(variants: Sequence[Variant]) -> list[int]:

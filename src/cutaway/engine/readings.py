@@ -124,7 +124,7 @@ class Readings:
         for p in range(n_prompts):
             some: list[list[Tensor]] = [[] for _ in range(0, n, step)]
             for r in (slice(start, start + reads) for start in range(0, n_reads, reads)):
-                reference = None
+                reference = own = None
                 if metric.needs_base:
                     assert before is not None
                     reference = self._logits(before[p, r], which[p])
@@ -134,5 +134,6 @@ class Readings:
                     mine = None if tokens is None else tokens[p, r].expand(k, -1, -1).flatten(0, 1).to(logits.device)
                     own = None if reference is None else reference.expand(k, -1, -1).flatten(0, 1)
                     found.append(metric.value(logits.flatten(0, 1), mine, own).unflatten(0, (k, width)).double())
+                    del logits, own  # before the next are made
             parts += [torch.cat(found, dim=1) for found in some]
         return torch.cat(parts).unflatten(0, (n_prompts, n))

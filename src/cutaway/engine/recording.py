@@ -118,9 +118,9 @@ def mean_table(model: Model, reference: Reference, wanted: Iterable[Key]) -> dic
     keys = reference.keys(reference.prompts)
 
     def run_of(index: list[int]) -> tuple[Prompts, Run]:
-        some = reference.prompts[index]
+        some = reference.prompts.part(index)
         (run,) = record(model, [some], wanted)
-        require_finite(model, some, run.stream[-1], index, "Reference prompt")
+        require_finite(model, some, run.stream[-1], "Reference prompt")
         return some, run
 
     for index, (some, run) in in_parts(len(reference.prompts), at_once(reference.prompts, TOKENS), run_of):
@@ -175,14 +175,14 @@ def recorded(
     index = which.tolist()
     starts = {id(s): parting(base, s) if rules else 0 for s in sources}
     whole = [s for s in sources if not starts[id(s)]]
-    runs = record(model, [base[index], *(s[index] for s in whole)], wanted, rules, answers)
-    require_finite(model, base[index], runs[0].stream[-1], index)
+    runs = record(model, [base.part(index), *(s.part(index) for s in whole)], wanted, rules, answers)
+    require_finite(model, base.part(index), runs[0].stream[-1])
     by_source = {id(s): run for s, run in zip(whole, runs[1:], strict=True)}
     for source in sources:
         if starts[id(source)]:
             run = follow(model, runs[0], source[index], starts[id(source)], wanted)
             by_source[id(source)] = record(model, [source[index]], wanted)[0] if run is None else run
     for source in sources:
-        require_finite(model, source[index], by_source[id(source)].stream[-1], index, "Source prompt")
+        require_finite(model, source.part(index), by_source[id(source)].stream[-1], "Source prompt")
     tables = mean_tables(model, changes) if tables is None else tables
     return Recorded(runs[0], by_source, tables, torch.from_numpy(which))

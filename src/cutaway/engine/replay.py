@@ -23,8 +23,8 @@ from ..taps import Inside, Recorder, Tap, attach
 from .activations import quicken_activation
 from .editing import EditTap, Slots, Task, whole_rows
 from .entering import enter
-from .packing import ROWS_FROM, Layout, Packed, layout, only_reads, pack, slots, tokens
-from .plan import Variant
+from .packing import Layout, Packed, layout, only_reads, pack, slots, tokens
+from .plan import ROWS_FROM, Variant
 from .recording import together
 from .runs import Recorded
 

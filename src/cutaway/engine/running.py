@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -18,6 +18,7 @@ from .work import Parts, Work
 Progress = Callable[[int, int], None]
 
 _AGAIN = "cutaway: this machine rounds otherwise than the one before; that part is run again."
+_MIXED = "cutaway: machines that round otherwise than each other made this; what one of them made is kept."
 _UNLIKE = (
     "cutaway: workers round otherwise than each other. Results are within 1e-5 of the largest |logit| of what one "
     "machine gives, but not the same bits."
@@ -45,17 +46,23 @@ def run(work: Work, engine: Engine, done: Progress | None = None, store: Store |
         if done:
             done(count // len(plan.groups), len(plan.variants))
 
-    before: dict[int, list[int]] = {}  # the blocks that a store has, of groups of which no other has come yet
-    for group in range(len(plan.groups)):
-        finished = {} if store is None else found.finished(store, group)
-        for block, parts in finished.items():
+    def put(group: int, blocks: Mapping[int, Parts]) -> None:
+        for block, parts in blocks.items():
             found.put(group, block, parts)
-        if finished:
-            tell(sum(len(plan.cells_of(block)) for block in finished))
+        if blocks:
+            tell(_cells(plan, blocks))
+
+    before: dict[int, dict[int, Parts]] = {}  # what a store has, of groups of which no other shard has come yet
+    for group in range(len(plan.groups)):
+        stored = {} if store is None else found.stored(store, group)
+        finished = _of_one_run(stored)
+        if len(finished) < len(stored):
+            print(_MIXED, file=sys.stderr)
+        put(group, finished)
         missing = [block for block in range(len(plan.blocks)) if block not in finished]
         queue.add(group, missing)
         if finished and missing:
-            before[group] = list(finished)
+            before[group] = stored
     lost: list[Shard] = []
     warned = False
     with closing(engine(work, queue, tell)) as shards:
@@ -63,13 +70,18 @@ def run(work: Work, engine: Engine, done: Progress | None = None, store: Store |
             if shard.why:
                 lost.append(shard)
                 continue
-            again = before.pop(shard.group, [])
+            stored = before.pop(shard.group, {})
             if not found.agrees(shard.group, shard.parts):
-                if again:
+                if stored:
                     print(_AGAIN, file=sys.stderr)
-                    tell(-sum(len(plan.cells_of(block)) for block in again))
-                    queue.add(shard.group, again)
+                    used = _of_one_run(stored)
+                    fits = {b: parts for b, parts in stored.items() if _same_run(parts, shard.parts)}
+                    fits.pop(shard.block, None)
+                    tell(-_cells(plan, used))
+                    queue.add(shard.group, list(used))
+                    queue.drop(shard.group, fits)
                     found.forget(shard.group)
+                    put(shard.group, fits)
                 elif not warned:
                     print(_UNLIKE, file=sys.stderr)
                     warned = True
@@ -101,18 +113,11 @@ class Found:
             [] if work.aim is None else [np.full((prompts, n), np.nan) for n in work.aim.widths],
         )
 
-    def finished(self, store: Store, group: int) -> dict[int, Parts]:
-        """The blocks of a group that a store has; none where they are not of one and the same unedited run."""
-        found: dict[int, Parts] = {}
-        for block in range(len(self.plan.blocks)):
-            parts = store.load(group, block, self._shapes(group, block))
-            if parts is not None:
-                found[block] = parts
-        first = next(iter(found.values()), {})
-        if any(not _same_run(first, parts) for parts in found.values()):
-            print(_AGAIN, file=sys.stderr)
-            return {}
-        return found
+    def stored(self, store: Store, group: int) -> dict[int, Parts]:
+        """The blocks of a group that a store has."""
+        blocks = range(len(self.plan.blocks))
+        found = {block: store.load(group, block, self._shapes(group, block)) for block in blocks}
+        return {block: parts for block, parts in found.items() if parts is not None}
 
     def _shapes(self, group: int, block: int) -> Mapping[str, tuple[int, ...]]:
         prompts, cells = len(self.plan.groups[group]), len(self.plan.cells_of(block))
@@ -143,6 +148,23 @@ class Found:
         """Whether a shard's unedited run has the bits that its group had before, if there is anything of it."""
         which = self.plan.groups[group]
         return group not in self.begun or _same_run({f"base{m}": own[which] for m, own in enumerate(self.own)}, parts)
+
+
+def _cells(plan: Plan, blocks: Iterable[int]) -> int:
+    return sum(len(plan.cells_of(block)) for block in blocks)
+
+
+def _of_one_run(stored: Mapping[int, Parts]) -> dict[int, Parts]:
+    """The most blocks that are of one and the same unedited run."""
+    runs: list[dict[int, Parts]] = []
+    for block, parts in stored.items():
+        for run in runs:
+            if _same_run(next(iter(run.values())), parts):
+                run[block] = parts
+                break
+        else:
+            runs.append({block: parts})
+    return max(runs, key=len, default={})
 
 
 def _same_run(one: Parts, two: Parts) -> bool:

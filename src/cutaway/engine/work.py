@@ -16,7 +16,7 @@ import torch
 
 from ..anatomy import steady
 from ..errors import BadInput
-from ..finite import all_finite, first_place, not_finite, require_finite
+from ..finite import NotFinite, all_finite, first_place, not_finite, require_finite
 from ..metrics import Metric
 from ..prompts import Prompts
 from .editing import EditTap, Task, whole_rows
@@ -80,7 +80,7 @@ class AtHand:
             keep_freed_memory()
         self.which = work.plan.groups[number]
         self.at = work.readings.at[torch.from_numpy(self.which)].numpy()
-        self.group = work.base[self.which.tolist()]
+        self.group = work.base.part(self.which.tolist())
         self.end = min(work.plan.end, self.group.n_positions)
         with steady(work.model.hf):
             self.runs = work.recorded(self.which)
@@ -116,7 +116,7 @@ class AtHand:
         metrics = work.readings.metrics
         if work.readings.several and any(m.whole is not None for m in metrics):
             left = _unreached(left, self.before, variants, at)
-        found = work.readings(left, self.which, self.before)
+        found = self._read(left, variants)
         for m, metric in enumerate(metrics):
             columns = at[:, work.readings.columns_of(metric)]
             for i, variant in enumerate(variants):
@@ -124,6 +124,19 @@ class AtHand:
                 if metric.whole is not None:  # all reads as one
                     reached = reached.any(1, keepdims=True)
                 values[m][rows[i]] = np.where(reached, found[m][:, i], values[m][rows[i]])
+
+    def _read(self, left: torch.Tensor, variants: Sequence[Variant]) -> list[np.ndarray]:
+        """Every metric of a chunk, [prompt, variant, read]."""
+        readings, which, before = self.work.readings, self.which, self.before
+        try:
+            return readings(left, which, before)
+        except NotFinite:
+            for i, variant in enumerate(variants):  # which of them it was
+                try:
+                    readings(left[:, i : i + 1], which, before)
+                except NotFinite as error:
+                    raise NotFinite(str(error), variant.cell) from None
+            raise
 
     def _require_finite(self, left: torch.Tensor, variants: Sequence[Variant]) -> None:
         """Pass if what a chunk leaves at the reads that its edits reach is finite, [prompt, variant, read, d_model]."""
@@ -139,7 +152,7 @@ class AtHand:
                 edit = EditTap(tasks, whole_rows(1, len(group), group.n_positions), self.runs)
                 seen = first_place(model, group, row, edit)
                 if seen is not None or not alone:
-                    raise not_finite(model, group, row, int(which[row]), seen, edit=edit, cell=variants[i].cell)
+                    raise not_finite(model, group, row, seen, edit=edit, cell=variants[i].cell)
 
 
 def width_of(metric: Metric, readings: Readings) -> int:
@@ -183,9 +196,9 @@ class Aim:
         """Of one group of prompts; their run is already there if they are the source of a patch."""
         run = runs.sources.get(id(self.reference))
         if run is None:
-            some = self.reference[which.tolist()]
+            some = self.reference.part(which.tolist())
             (run,) = record(self.model, [some], [])
-            require_finite(self.model, some, run.stream[-1], which.tolist(), "Reference prompt")
+            require_finite(self.model, some, run.stream[-1], "Reference prompt")
         at = self.readings.at[torch.from_numpy(which)].to(run.left.device)
         left = run.left[torch.arange(len(which), device=at.device)[:, None], at][:, None]
         return [values[:, 0] for values in self.readings(left, which)]

@@ -27,7 +27,7 @@ def largest(terms: xr.DataArray, top: int) -> Terms:
     return [*chosen, (f"{len(values) - top} smaller terms", float(values.sum() - values[kept].sum()))]
 
 
-def contributions(terms: xr.DataArray, prompt: int, top: int = 14) -> Picture:
+def contributions(terms: xr.DataArray, prompt: int, top: int = 14, code: str = "") -> Picture:
     """The terms of one prompt as bars that add up."""
     one = terms.isel(prompt=prompt)
     chosen, total = largest(one, top), float(one.sum())
@@ -40,7 +40,7 @@ def contributions(terms: xr.DataArray, prompt: int, top: int = 14) -> Picture:
     index = {str(name): i for i, name in enumerate(one.term.values)}
     places = [place_of(one, index[name]) if name in index else {} for name, _ in chosen]
     picture = views.waterfall(chosen, total, title, str(terms.attrs["units"]), places)
-    return Picture(picture, caption, views.spoken(chosen, total), places={"prompt": prompt})
+    return Picture(picture, caption, views.spoken(chosen, total), code=code, places={"prompt": prompt})
 
 
 def contribution_table(terms: xr.DataArray, prompt: int, top: int | None = None) -> Table:

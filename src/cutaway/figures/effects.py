@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import views
 from ..views import Picture
-from ..wording import label, signed
+from ..wording import label, number, signed
 
 Array = NDArray[np.float64]
 FULL = 0.25
@@ -91,8 +91,10 @@ def effect_grid(
         p=found.p,
         under=found.under,
         wide=_width(found.columns, found.under),
+        signs=not full_scale(unit),
     )
-    return Picture(picture, f"{caption} ({unit})", spoken_grid(found.values, found.rows, found.columns), code=code)
+    words = spoken_grid(found.values, found.rows, found.columns, number if full_scale(unit) else signed)
+    return Picture(picture, f"{caption} ({unit})", words, code=code)
 
 
 def full_scale(unit: str) -> float:
@@ -124,8 +126,10 @@ def _places(dim: str, data: xr.Dataset) -> list[Mapping[str, str | float]]:
     return [{dim.replace("_", "-"): str(value)} for value in _values(dim, data)]
 
 
-def spoken_grid(values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> str:
+def spoken_grid(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], form: Callable[[float], str] = signed
+) -> str:
     """A grid in words: its largest cells."""
     order = np.argsort(-np.abs(np.nan_to_num(values)), axis=None)[:5]
     at = [divmod(int(k), len(columns)) for k in order]
-    return "Largest: " + ", ".join(f"{rows[i]} {columns[j]} {signed(values[i, j])}" for i, j in at) + "."
+    return "Largest: " + ", ".join(f"{rows[i]} {columns[j]} {form(values[i, j])}" for i, j in at) + "."

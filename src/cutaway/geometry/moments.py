@@ -13,6 +13,7 @@ from torch import Tensor
 from ..engine.recording import record
 from ..engine.runs import Key
 from ..errors import BadInput
+from ..finite import require_finite, require_finite_site
 from ..parts import TOKENS, at_once, in_parts
 from ..prompts import Prompts
 
@@ -67,7 +68,7 @@ def moments(
         batch: tokens recorded at once; memory is this many rows and one square matrix a place.
 
     Raises:
-        BadInput: no token is left.
+        BadInput: no token is left, or NaN or infinity in a run (the message names the prompt and the first place).
     """
     places = list(places)
     found: dict[Key, Moments] = {}
@@ -103,13 +104,16 @@ def recorded_rows(
 
 
 def _rows(model: Model, every: Prompts, places: list[Key], start: int, before: int, index: list[int]) -> Rows:
-    some = every[index]
+    some = every.part(index)
+    some.numbers = [before + i for i in index]  # among all sets
     (run,) = record(model, [some], places)
+    require_finite(model, some, run.stream[-1])
     keep = some.mask.clone()  # [prompt, position]
     keep[:, :start] = False
     rows = {}
     for site, layer in places:
         value = run.site(site, 0 if layer is None else layer)[:, : keep.shape[1]]
+        require_finite_site(model, some, site, layer, value)
         rows[site, layer] = value[keep.to(value.device)].flatten(1).cpu()
     prompt, position = keep.nonzero(as_tuple=True)
     return Rows(rows, prompt + before + index[0], position, some.ids[keep])

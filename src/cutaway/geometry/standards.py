@@ -99,7 +99,7 @@ def standard(model: Model, prompts: Prompts, *, start: int = 1, batch: int = TOK
 
     def of(some: list[int]) -> tuple[int, Tensor, Tensor] | None:
         """(tokens, mean, sum of squares around it) of some prompts."""
-        part = prompts[some]
+        part = prompts.part(some)
         keep = part.mask.clone()  # [prompt, position]
         keep[:, :start] = False
         n = int(keep.sum())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from ..errors import BadInput
 from ..parts import TOKENS
 from ..prompts import Prompts
 from ..results import run_card
+from ..resume.parts import Parts
 from ..saving import check_free, reading, write_file
 from ..trace import check_site
 from .moments import Moments, moments
@@ -212,14 +214,22 @@ def fit_subspaces(
         check_site(model, site, layer)
     hashes: list[str] = []
 
-    def noted() -> Iterable[Prompts]:
-        for some in [prompts] if isinstance(prompts, Prompts) else prompts:
+    def noted(sets: Iterable[Prompts]) -> Iterable[Prompts]:
+        for some in sets:
             hashes.append(some.hash())
             yield some
 
-    found = moments(model, noted(), [(site, layer) for layer in chosen], start=start, batch=batch)
+    given = [*noted([prompts])] if isinstance(prompts, Prompts) else noted(prompts)
+    found = cache(lambda: moments(model, given, [(site, layer) for layer in chosen], start=start, batch=batch))
+    if not isinstance(given, list):
+        found()  # only now it is known what they were
     card = run_card(model, fitted_on="+".join(hashes[:8]), fitted_sets=len(hashes), start=start)
-    return {layer: Spectrum.of(found[site, layer], site, layer, {**card, "layer": layer}) for layer in chosen}
+    part = Parts(model, hashes, chosen, start, batch)
+
+    def spectrum(layer: int) -> dict[str, Any]:
+        return vars(Spectrum.of(found()[site, layer], site, layer, {**card, "layer": layer}))
+
+    return {n: Spectrum(**part(f"components of L{n}.{site}", partial(spectrum, n))) for n in chosen}
 
 
 # -- files --------------------------------------------------------------------------------------------------------

@@ -19,10 +19,11 @@ import xarray as xr
 from torch import Tensor
 
 from ..anatomy import Block
+from ..anatomy.compare import tolerance
 from ..certificate import ANALYSES
-from ..errors import BadInput, did_you_mean
+from ..errors import BadInput, Refused, did_you_mean
 from ..prompts import Read
-from ..results import prompt_coords, run_card
+from ..results import asked_coords, prompt_coords, run_card
 from ..trace import Trace
 from .direction import Direction, read_direction
 from .terms import Label, Reader, Terms
@@ -68,16 +69,31 @@ def attribute(
 
     Raises:
         BadInput: unknown `by`, `toward`, `within` or position; answers or foils missing.
-        Refused: the model is not certified for this split; the message says which identity fails.
+        Refused: the model is not certified for this split (the message says which identity fails), or on these prompts
+            the terms do not add up within the tolerance of its dtype.
     """
+    found = terms_of(trace, by, read, toward, within)
+    _require_complete(trace, found.attrs["completeness_error"], f"Attribution by {by}")
+    return found
+
+
+@torch.no_grad()
+def terms_of(
+    trace: Trace,
+    by: str = "component",
+    read: Read | Sequence[Read] = -1,
+    toward: str | None = None,
+    within: str | None = None,
+) -> xr.DataArray:
+    """As `attribute`, also of a run whose terms do not add up, because an edit put something into its stream."""
     if by not in BY:
         raise BadInput(f"by must be one of {', '.join(BY)}. {did_you_mean(by, list(BY))}")
     toward = toward or ("contrast" if trace.prompts.foils is not None else "centred")
     trace.model.certificate.require(f"Attribution by {by}", _NEEDS[by])
     if not isinstance(read, int | str):
-        parts = [attribute(trace, by, r, toward, within) for r in read]
-        whole = xr.concat(parts, dim=xr.Variable("read", [str(r) for r in read]), combine_attrs="override")
-        errors = [p.attrs["completeness_error"] for p in parts]
+        each = [terms_of(trace, by, r, toward, within) for r in read]
+        whole = xr.concat(each, dim=xr.Variable("read", [str(r) for r in read]), combine_attrs="override")
+        errors = [one.attrs["completeness_error"] for one in each]
         return whole.assign_attrs(completeness_error=max(errors), read=", ".join(map(str, read)))
     positions = trace.prompts.at(read)
     x = trace.rows("resid_post", trace.model.n_layers - 1, positions).double()
@@ -86,12 +102,12 @@ def attribute(
     assert norm is not None
     reader = Reader(trace, positions, direction, norm.centre)
     if within is None:
-        terms, own, total = _whole(reader, by), direction.own, direction.total
+        parts, own, total = _whole(reader, by), direction.own, direction.total
         constants = _constants(direction, toward)
     else:
-        terms, own = _within(reader, by, within)
+        parts, own = _within(reader, by, within)
         total, constants = own, []
-    return _result(trace, terms, constants, own, total, direction, by, read, toward, within)
+    return _result(trace, parts, constants, own, total, direction, by, read, toward, within)
 
 
 def split(trace: Trace, term: str, read: Read = -1, toward: str | None = None) -> xr.DataArray:
@@ -179,7 +195,7 @@ def _constants(direction: Direction, toward: str) -> list[tuple[Label, Tensor]]:
 
 def _result(
     trace: Trace,
-    terms: Terms,
+    parts: Terms,
     constants: list[tuple[Label, Tensor]],
     own: Tensor,
     total: Tensor,
@@ -189,7 +205,7 @@ def _result(
     toward: str,
     within: str | None,
 ) -> xr.DataArray:
-    dot, with_state, square = terms
+    dot, with_state, square = parts
     s = direction.scale[:, None]
     value = dot / s
     without = _scale_without(direction, with_state, square)
@@ -197,7 +213,7 @@ def _result(
     true = (whole - dot) / without - whole / s
     fixed = torch.stack([v for _, v in constants], dim=1) if constants else value[:, :0]
     nowhere = torch.full_like(fixed, torch.nan)
-    labels = terms.labels + [label for label, _ in constants]
+    labels = parts.labels + [label for label, _ in constants]
     linear = [v for label, v in constants if label.kind not in ("softcap", "remainder")]
     summed = value.sum(1) + sum(linear, torch.zeros_like(own))
     size = value.abs().sum(1) + sum((v.abs() for v in linear), torch.zeros_like(own))
@@ -211,6 +227,7 @@ def _result(
         dims=("prompt", "term"),
         coords={
             **prompt_coords(trace.prompts),
+            **asked_coords(trace.prompts),
             "term": [label.name for label in labels],
             "kind": ("term", [label.kind for label in labels]),
             **{
@@ -237,6 +254,27 @@ def _result(
             within=within,
             units="nats" if toward == "log_prob" else "logits",
         ),
+    )
+
+
+def _require_complete(trace: Trace, error: float, what: str) -> None:
+    """Pass if the terms add up to what the model itself says, as nearly as the identities that permit it were measured.
+
+    The certificate was measured on prompts of its own; this is the sum on these.
+    """
+    allowed = tolerance(trace.model.dtype)
+    if error <= allowed:
+        return
+    why = (
+        "The edit of this run changes the stream itself or a state that no write accounts for: attribute a run that is "
+        "edited at a write (attn_out, mlp_out, z, mlp_act), or sweep the edit."
+        if trace.edited
+        else "The model does not compute on these prompts what was measured when it was opened: see that nothing was "
+        "changed in it since (cutaway.Model(...) measures again), or load it in float32."
+    )
+    raise Refused(
+        f"{what} is refused: on these prompts its terms miss the model's own value by {error:.1e} of their size, and "
+        f"{allowed:.0e} is allowed in {str(trace.model.dtype).removeprefix('torch.')}. {why}"
     )
 
 

@@ -38,7 +38,9 @@ def bos_sensitivity(
         raise BadInput(f"The tokenizer of {model.name} has no BOS token, so there is nothing to compare.")
     both = [model.prompts(texts, answers, foils, bos=bos) for bos in (True, False)]
     size = min(at_once(both[0]), logits_at_once(model.vocab_size))
-    parts = [one for _, one in in_parts(len(both[0]), size, lambda some: _compared(model, [p[some] for p in both]))]
+    parts = [
+        one for _, one in in_parts(len(both[0]), size, lambda some: _compared(model, [p.part(some) for p in both]))
+    ]
     data: dict[str, Any] = {
         name: (dims, np.concatenate([part[name][1] for part in parts])) for name, (dims, _) in parts[0].items()
     }

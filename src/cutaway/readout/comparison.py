@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,11 @@ import torch
 import xarray as xr
 
 from ..errors import BadInput
-from ..finite import named
 from ..prompts import Read
 from ..results import prompt_coords, run_card
 from ..tokens import token_texts
 from ..trace import Trace
-from .editing import STATES, Given, Scales, chosen_layers
+from .editing import STATES, Given, Scales, chosen_layers, reader
 
 SIDES = ("before", "after")
 
@@ -71,7 +69,7 @@ def before_after(
             vector = given.vectors[0].to(own.device)
             edited = (own.double() + scales.at(layer)[0] * vector).to(own.dtype)
         for side, state in enumerate((own, edited)):
-            for some, logits in model.read_in_parts(state, partial(named, prompts)):
+            for some, logits in model.read_in_parts(state, reader(prompts, site, layer)):
                 values, best = torch.softmax(logits.double(), -1).topk(top)
                 ids[some, k, side], probability[some, k, side] = best.cpu().numpy(), values.cpu().numpy()
     unique = np.unique(ids)

@@ -7,9 +7,10 @@ out. What the rest of the model makes of the change is another question: `cutawa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from torch import Tensor
 from ..directions import Direction
 from ..edits import choices
 from ..errors import BadInput
-from ..prompts import Read
+from ..finite import named
+from ..prompts import Prompts, Read
 from ..results import prompt_coords, run_card
 from ..trace import Trace
 from .linear import LinearReadout, Products
@@ -70,7 +72,8 @@ def readout_edit(
         layer (position): `base_...` of the unedited state. Attribute `operation`: readout edit.
 
     Raises:
-        BadInput: a state that is already normed, vectors that do not fit, or answers that are missing.
+        BadInput: a state that is already normed, vectors that do not fit, or answers that are missing; NaN or infinity
+            (the message names prompt, layer and site).
         Refused: the model has something other than one norm before its unembedding.
     """
     model, prompts = trace.model, trace.prompts
@@ -96,8 +99,9 @@ def readout_edit(
         strength = torch.tensor(scales.at(layer), dtype=torch.float64)  # [scale]
         for r, read in enumerate(reads):
             wanted = list(range(len(prompts))) if cells is None else np.flatnonzero(cells[:, k]).tolist()
-            for i, states, row in readout.one_by_one(trace.rows(site, layer, prompts.at(read)), wanted):
-                one = Edited(readout, states, row, products[0 if given.shared else i], strength)
+            who = reader(prompts, site, layer)
+            for i, states, row in readout.one_by_one(trace.rows(site, layer, prompts.at(read)), wanted, who):
+                one = Edited(readout, states, row, products[0 if given.shared else i], strength, who(i))
                 aims = None if prompts.answers is None else int(prompts.answers[i])
                 for name in measure:
                     found[name][i, k, r], own = one.measure(name, aims, None if pair is None else pair[i])
@@ -130,6 +134,11 @@ def readout_edit(
         units="; ".join(f"{name}: {MEASURES[name]}" for name in measure),
     )
     return dataset.assign_coords(coords).assign_attrs(card)
+
+
+def reader(prompts: Prompts, site: str, layer: int) -> Callable[[int], str]:
+    """How messages name the state of a prompt at a layer."""
+    return lambda i: f"{named(prompts, i)}, L{layer}.{site}"
 
 
 def chosen_layers(model: Model, site: str, layers: Any) -> list[int]:
@@ -220,6 +229,9 @@ class Scales:
     def of(cls, given: Any) -> Scales:
         axis = isinstance(given, list | tuple | np.ndarray | Tensor)
         values = tuple(given) if axis else (given,)
+        for value in (v for s in values for v in (s.values() if isinstance(s, Mapping) else [s])):
+            if not isinstance(value, SupportsFloat) or not math.isfinite(float(value)):
+                raise BadInput(f"A strength is a finite number, not {value!r}.")
         labels = tuple(f"#{i}" if isinstance(s, Mapping) else float(s) for i, s in enumerate(values))
         return cls(values, labels, axis)
 
@@ -233,13 +245,20 @@ class Scales:
 class Edited:
     """One state with every vector at every strength added, a chunk of logits at a time."""
 
-    def __init__(self, readout: LinearReadout, states: Products, i: int, vectors: Products, strength: Tensor) -> None:
+    def __init__(
+        self, readout: LinearReadout, states: Products, i: int, vectors: Products, strength: Tensor, who: str
+    ) -> None:
         self.readout, self.vectors, self.strength = readout, vectors, strength
         self.onto, self.state = states.onto[i], states.centred[i]
         q0, q1, q2 = readout.square(self.state, vectors.centred)
         a = strength.to(q0.device)
         self.scale = (q0 + q1[:, None] * a + q2[:, None] * a.square()).clamp_min(0).sqrt()  # s, [vector, scale]
         self.own_scale = q0.sqrt()
+        longest = float(strength.abs().max())
+        if not (
+            bool(torch.isfinite(self.scale).all()) and longest * vectors.largest < torch.finfo(readout.dtype).max / 2
+        ):
+            raise BadInput(f"{who}: with a vector at strength {longest:g} the logits overflow. Choose a smaller one.")
 
     def measure(self, name: str, answer: int | None, pair: Any) -> tuple[np.ndarray, float]:
         """([vector, scale], of the unedited state)."""

@@ -27,7 +27,7 @@ from ..errors import BadInput
 from ..prompts import Read
 from ..results import prompt_coords, run_card
 from ..trace import Trace
-from .editing import Given, chosen_layers
+from .editing import Given, chosen_layers, reader
 from .linear import LinearReadout, Products
 
 MEASURES = ("pair", "change", "target")
@@ -64,7 +64,8 @@ def readout_flips(
         scale; `readout_norm` = |w|; `state_scale` = s; over vector (and prompt where vectors differ by it): `norm`.
 
     Raises:
-        BadInput: answers or foils are missing, or vectors do not fit.
+        BadInput: answers or foils are missing, or vectors do not fit; NaN or infinity (the message names prompt, layer
+            and site).
         Refused: the model has something other than one norm before its unembedding.
     """
     model, prompts = trace.model, trace.prompts
@@ -73,6 +74,8 @@ def readout_flips(
     unknown = [name for name in measure if name not in MEASURES]
     if unknown:
         raise BadInput(f"There is no flip {unknown[0]!r}. Known: {', '.join(MEASURES)}.")
+    if not limit > 0:
+        raise BadInput(f"limit is {limit}: the longest step looked at must be more than 0.")
     given, chosen = Given.of(model, vectors, len(prompts)), chosen_layers(model, site, layers)
     readout = LinearReadout(model)
     shape = (len(prompts), len(chosen), given.n)
@@ -83,7 +86,7 @@ def readout_flips(
     bias = readout.pair_bias(prompts.answers, prompts.foils)
     for k, layer in enumerate(chosen):
         states = trace.rows(site, layer, prompts.at(position))
-        for i, some, row in readout.one_by_one(states, range(len(prompts))):
+        for i, some, row in readout.one_by_one(states, range(len(prompts)), reader(prompts, site, layer)):
             line = Line.of(readout, some, row, products[0 if given.shared else i])
             margin = float(w[i] @ line.state + bias[i] * line.q0.sqrt())
             leads = margin > 0

@@ -20,7 +20,7 @@ from ..errors import BadInput
 from ..finite import named
 from ..parts import logits_at_once, slices
 from ..prompts import Read, Token
-from ..results import prompt_coords, run_card, token_grid
+from ..results import asked_coords, prompt_coords, run_card, token_grid
 from ..tokens import token_texts
 from ..trace import Trace
 from .direction import read_direction
@@ -177,6 +177,7 @@ def cumulative(trace: Trace, read: Read = -1, toward: str = "contrast") -> xr.Da
         dims=("prompt", "point"),
         coords={
             **prompt_coords(prompts),
+            **asked_coords(prompts),
             "point": labels,
             "layer": ("point", layers),
             "bias": ("prompt", (direction.norm_bias + direction.unembed_bias).cpu().numpy()),
@@ -187,6 +188,7 @@ def cumulative(trace: Trace, read: Read = -1, toward: str = "contrast") -> xr.Da
             prompts,
             readout="cumulative attribution",
             norm="final norm's statistics",
+            read=str(read),
             toward=toward,
             units="logits",
         ),

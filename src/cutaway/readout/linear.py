@@ -8,14 +8,16 @@ exactly once; that its formula is the model's is certified.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import BadInput
+from ..finite import require_finite_logits, require_finite_states, require_finite_weights
 from ..parts import logits_at_once, slices
 
 if TYPE_CHECKING:
@@ -53,6 +55,11 @@ class Products:
     def __len__(self) -> int:
         return len(self.centred)
 
+    @cached_property
+    def largest(self) -> float:
+        """The largest |product|."""
+        return float(self.onto.abs().max()) if self.onto.numel() else 0.0
+
 
 class LinearReadout:
     """A model's final norm and unembedding, with the norm's scale taken apart.
@@ -74,18 +81,37 @@ class LinearReadout:
             bias = bias + norm.bias.to(self.weight) @ self.weight
         if self.unembedding.bias is not None:
             bias = bias + self.unembedding.bias.detach().to(bias)
+        require_finite_weights(model, "the bias of the logits", bias)
         self.bias = bias  # [vocab]
 
-    def products(self, vectors: Tensor) -> Products:
-        """Of vectors [n, d_model]."""
-        centred = self.norm.centre(vectors.detach().to(self.weight.device, torch.float64))
-        return Products(self.norm.gained(centred).to(self.dtype) @ self.weight, centred)
+    def products(self, vectors: Tensor, who: Callable[[int], str] = "Vector {}".format) -> Products:
+        """Of vectors [n, d_model].
 
-    def one_by_one(self, states: Tensor, wanted: Sequence[int]) -> Iterator[tuple[int, Products, int]]:
-        """Each wanted one of states [n, d_model]: its number, products that hold it, and its row in these."""
+        Args:
+            who: names one of them.
+
+        Raises:
+            NotFinite: NaN or infinity in one of them or among its products; the message says which and why.
+        """
+        vectors = vectors.detach().to(self.weight.device)
+        require_finite_states(self.model, vectors, who)
+        centred = self.norm.centre(vectors.to(torch.float64))
+        made = Products(self.norm.gained(centred).to(self.dtype) @ self.weight, centred)
+        require_finite_logits(self.model, made.onto, who)
+        return made
+
+    def one_by_one(
+        self, states: Tensor, wanted: Sequence[int], who: Callable[[int], str]
+    ) -> Iterator[tuple[int, Products, int]]:
+        """Each wanted one of states [n, d_model]: its number, products that hold it, and its row in these. `who` names
+        a state.
+
+        Raises:
+            NotFinite: as `products`.
+        """
         for part in slices(len(wanted), logits_at_once(len(self.bias))):
             some = list(wanted[part])
-            products = self.products(states[some])
+            products = self.products(states[some], lambda j, some=some: who(some[j]))  # type: ignore[misc]
             for row, i in enumerate(some):
                 yield i, products, row
 

@@ -8,18 +8,16 @@ arXiv 2305.16130). Whether a model shows all of that is a finding, prompt by pro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import torch
 import xarray as xr
 
 from ..errors import BadInput
-from ..finite import named
 from ..prompts import Read
 from ..results import prompt_coords, run_card
 from ..trace import Trace
-from .editing import STATES, chosen_layers
+from .editing import STATES, chosen_layers, reader
 
 READINGS = ("top", "pair")
 """Who has the say at a layer. `top`: the token on top of the whole vocabulary. `pair`: the one of argument and answer
@@ -54,7 +52,9 @@ def stages(trace: Trace, position: Read = -1, site: str = "resid_post") -> xr.Da
     }
     for layer in layers:
         parts: dict[str, list[np.ndarray]] = {name: [] for name in found}
-        for some, logits in model.read_in_parts(trace.rows(site, layer, prompts.at(position)), partial(named, prompts)):
+        for some, logits in model.read_in_parts(
+            trace.rows(site, layer, prompts.at(position)), reader(prompts, site, layer)
+        ):
             parts["top_token"].append(logits.argmax(-1).cpu().numpy())
             for name, ids in (("answer", prompts.answers), ("argument", prompts.foils)):
                 own = logits.gather(1, ids[some, None].to(logits.device))

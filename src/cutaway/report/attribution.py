@@ -125,8 +125,7 @@ def _whole(study: Study, i: int) -> Section:
         "Press a layer to see attention and MLP, press attention to see its heads, press a head to see which tokens it "
         "carried from. Each bar starts where the one before it ends; blue adds, red takes away."
     )
-    code = _code(study, i, "cutaway.show(cutaway.attribute(t, by='component'))")
-    return Section("What wrote it", parts=[splitting(terms, total, title, unit, caption, code, i)])
+    return Section("What wrote it", parts=[splitting(terms, total, title, unit, caption, prompt=i)])
 
 
 def _looks(study: Study, i: int) -> Section:
@@ -140,9 +139,8 @@ def _looks(study: Study, i: int) -> Section:
             size[int(terms["layer"][k]), int(terms["head"][k])] = terms.values[i, k]
         scores["contribution"] = size
     first = int(np.argmax(np.abs(size))) if scores else 0
-    code = _code(study, i, "cutaway.show(cutaway.attention_patterns(t))")
     text = str(drawn["text"].values)
-    picture = attention_figure(drawn.isel(query=slice(n), key=slice(n)), text, scores, i, first, code)
+    picture = attention_figure(drawn.isel(query=slice(n), key=slice(n)), text, scores, i, first)
     return Section("Where heads look", parts=[picture])
 
 

@@ -132,8 +132,7 @@ def _depth(study: Study) -> Section:
             "Press a layer to see attention and MLP, press attention to see its heads. Each bar starts where the one "
             "before it ends; blue adds, red takes away. Whiskers: intervals over families, not corrected."
         )
-        code = _code(study, "t = m.trace(task.clean)", "cutaway.show(cutaway.attribute(t, by='component'))")
-        parts.append(splitting(terms, total, title, "logits", caption, code))
+        parts.append(splitting(terms, total, title, "logits", caption))
     for by, heading in (("component", "by attention and MLP"), ("head", "by head")):
         if f"by_{by}" in arrays:
             parts += _contributions(arrays[f"by_{by}"], heading)
@@ -277,9 +276,7 @@ def _looks(study: Study) -> Section:
         found = arrays["head_scores"].mean("prompt").transpose("layer", "head")
         scores |= {f"{name.replace('_', ' ')} score": found[name].values for name in SCORED}
     first = int(table["chosen"].size and np.ravel_multi_index(_place(str(table["chosen"].values[0])), drawn.shape[:2]))
-    lines = ["t = m.trace(task.clean)", f"found = cutaway.attention_patterns(t, [{int(drawn['prompt'])}])"]
-    code = _code(study, *lines, "cutaway.show(found)")
-    parts.append(attention_figure(drawn, str(drawn["text"].values), scores, "example", first, code))
+    parts.append(attention_figure(drawn, str(drawn["text"].values), scores, "example", first))
     return Section("Where they look", parts=parts)
 
 

@@ -70,12 +70,14 @@ def opening(study: Study) -> list[Section]:
 
 
 def _groups(study: Study) -> list[Group]:
+    """Answers under their sub-headings; what has none, such as that all checks passed, after them."""
     made, rest = [], list(study.findings)
     for heading, count in study.outline:
         lead, *details = rest[:count]
         made.append(Group(heading, lead, details))
         del rest[:count]
-    return made + [Group("", sentence) for sentence in rest]
+    made += [Group("", sentence) for sentence in rest]
+    return sorted(made, key=lambda group: study.ok and not group.heading)
 
 
 def about(study: Study) -> list[Section]:

@@ -12,7 +12,7 @@ from ..errors import BadInput
 from ..figures import effect_grid
 from ..saving import document, open_result
 from ..views import interval, num, plus
-from ..wording import shown_text, signed
+from ..wording import number, several, shown_text, signed
 from .page import Cell, Picture, Section, Table, Verbatim, render
 
 FACETS = 12
@@ -25,6 +25,8 @@ _HOW = {
     "mean": "the mean over corrupted runs in its place",
     "resample": "another prompt's value in its place",
 }
+
+_ENDS = {"denoise": ("restores", "clean"), "noise": ("breaks", "corrupted")}
 
 
 def sweep_page(found: xr.Dataset, facts: Mapping[str, Any]) -> str:
@@ -67,7 +69,8 @@ def sweep_sections(found: xr.Dataset, facts: Mapping[str, Any]) -> tuple[str, st
         Section("What this does not say", [says]),
         Section("How this was made", parts=made, folded=True),
     ]
-    subtitle = f"Sweep of {site} · {found.attrs['model']} · {settings['task']}"
+    count = several(int(found.attrs["prompts"]), "prompt")
+    subtitle = f"Sweep of {site} · {settings['task']} · {found.attrs['model']} · {found.attrs['dtype']} · {count}"
     return shown_text(headline(found, settings)), subtitle, sections
 
 
@@ -89,16 +92,20 @@ def open_sweep(folder: Any) -> tuple[str, str, list[Section], Mapping[str, Any]]
 
 
 def headline(found: xr.Dataset, settings: Mapping[str, Any]) -> str:
-    """The largest cell and how many differ from zero, in one sentence."""
+    """The largest cell, in plain words, and how many differ from zero."""
     effect, p = found["effect"], found["p_corrected"].values
     at = np.unravel_index(int(np.nanargmax(np.abs(effect.values))), effect.shape)
     where = "".join(_named(str(d), effect[d].values[i]) for d, i in zip(effect.dims, at, strict=True))
     one = found.isel({str(d): int(i) for d, i in zip(effect.dims, at, strict=True)})
     moved = int((p <= 1 - float(found.attrs.get("level", 0.95)) + 1e-12).sum())
-    return (
-        f"{settings['how']} {settings['site']}: {where} changes {settings['metric']} most, {signed(one['effect'])} "
-        f"[{signed(one['low'])}, {signed(one['high'])}]; {moved} of {p.size} cells differ from 0"
-    )
+    how, metric = str(settings["how"]), str(settings["metric"])
+    size = f"{signed(one['effect'])} [{signed(one['low'])}, {signed(one['high'])}]"
+    way = _ENDS.get(how)
+    if way is not None and np.isfinite(one["share"]):
+        said = f"{way[0]} most, {number(one['share'])} of the way to the {way[1]} run ({metric} {size})"
+    else:
+        said = f"{way[0] if way else 'is missed'} most, {metric} {size}"
+    return f"{settings['site']} of {where} {said}; {moved} of {p.size} cells differ from 0"
 
 
 def _plainly(found: xr.Dataset, settings: Mapping[str, Any]) -> str:
@@ -125,10 +132,11 @@ def _facets(found: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
     return [(f" at {value}", found.isel({third: i})) for i, value in enumerate(found[third].values[:FACETS])]
 
 
-def _largest(found: xr.Dataset, top: int = 20) -> Table:
+def _largest(found: xr.Dataset, top: int = 12) -> Table:
     effect = found["effect"]
     dims = [str(d) for d in effect.dims]
     order = np.argsort(-np.abs(np.nan_to_num(effect.values)), axis=None)[:top]
+    order = order[: max(1, np.count_nonzero(effect.values.flat[order]))]  # what is exactly 0 is in the grid
     rows: list[list[str | Cell]] = []
     places: list[dict[str, str | int]] = []
     for k in order:

@@ -57,7 +57,7 @@ class Identity:
             yield digest(value)
         elif isinstance(value, np.ndarray):
             yield f"{value.dtype} {value.shape}".encode()
-            yield value.tobytes()
+            yield value.tobytes() if value.dtype.kind != "O" else self.of(value.tolist(), depth - 1)
         elif isinstance(value, str | int | float | complex | bytes | bool | None | np.generic):
             yield repr(value).encode()
         elif isinstance(value, CodeType):

@@ -1,10 +1,10 @@
-"""Where the sweeps of a longer piece of work keep their shards, so that it can be continued after an interruption.
+"""Where the sweeps and parts of a longer piece of work are kept, so that it can be continued after an interruption.
 
     with keep_sweeps("ioi.partial"):
         study.run(model, settings)
 
-The first sweep inside gets the folder's `001`, the second `002`, and so on: the same work makes the same sweeps in the
-same order, and each checks its own manifest.
+The first sweep or part (`parts.kept`) inside gets the folder's `001`, the second `002`, and so on: the same work makes
+the same ones in the same order, and each checks its own manifest.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class _Work:
     """Numbered folders, and the models whose weights were read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, models: list[Model]) -> None:
         self.folders = (folder / f"{n:03d}" for n in count(1))
-        self.models: list[Model] = []
+        self.models = models
 
 
 _work: ContextVar[_Work | None] = ContextVar("work", default=None)
@@ -33,8 +33,9 @@ _work: ContextVar[_Work | None] = ContextVar("work", default=None)
 
 @contextmanager
 def keep_sweeps(folder: str | Path) -> Iterator[None]:
-    """Sweeps inside, of this thread, are kept in numbered folders below this one."""
-    token = _work.set(_Work(Path(folder)))
+    """Sweeps and parts inside, of this thread, are kept in numbered folders below this one."""
+    outer = _work.get()
+    token = _work.set(_Work(Path(folder), [] if outer is None else outer.models))
     try:
         yield
     finally:
@@ -42,7 +43,7 @@ def keep_sweeps(folder: str | Path) -> Iterator[None]:
 
 
 def next_folder() -> Path | None:
-    """Where the sweep that begins now is kept; None where nothing is."""
+    """Where the sweep or part that begins now is kept; None where nothing is."""
     work = _work.get()
     return None if work is None else next(work.folders)
 

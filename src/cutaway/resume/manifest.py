@@ -14,6 +14,7 @@ from ..edits.cells import Edits, Grid
 from ..engine.plan import Plan
 from ..engine.readings import Readings
 from ..prompts import Prompts
+from ..wording import prose
 from .identity import hash_of, hash_of_cells
 from .keeping import fingerprint_of
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from ..model import Model
 
 Facts = Mapping[str, str | int | float]
+
+MOST = 20
+"""Differences that a message names."""
 
 
 def manifest(
@@ -39,10 +43,7 @@ def manifest(
     """
     sources = {s.hash() for cell in grid.cells for change in cell for s in change.operation.sources}
     facts = {
-        "model": model.name,
-        "fingerprint": fingerprint_of(model),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "attention": model.anatomy.attn_implementation,
+        **of_model(model),
         "prompts": base.hash(),
         "source prompts": ", ".join(sorted(sources)) or "none",
         "reference prompts": ", ".join(r.hash() for r in references) or "none",
@@ -59,6 +60,16 @@ def manifest(
     given = {key: "none" if value is None else value for key, value in settings.items()}
     return {
         k: v if isinstance(v, str | int | float) else str(v) for k, v in (facts | machine(model.device) | given).items()
+    }
+
+
+def of_model(model: Model) -> dict[str, str]:
+    """The facts of a model that decide bits."""
+    return {
+        "model": model.name,
+        "fingerprint": fingerprint_of(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": model.anatomy.attn_implementation,
     }
 
 
@@ -93,4 +104,6 @@ def differences(then: Facts, now: Facts) -> list[str]:
     """What differs, by name, old and new."""
     missing = "not known"
     both = {key: (then.get(key, missing), now.get(key, missing)) for key in dict.fromkeys([*now, *then])}
-    return [f"{key} ({old} then, {new} now)" for key, (old, new) in both.items() if old != new]
+    unlike = [(key, *map(str, values)) for key, values in both.items() if values[0] != values[1]]
+    said = [f"{prose(key)} ({prose(old)} then, {prose(new)} now)" for key, old, new in unlike[:MOST]]
+    return [*said, f"and {len(unlike) - MOST} more"] if len(unlike) > MOST else said

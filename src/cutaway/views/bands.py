@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from ..wording import number, prose
 from .frame import WIDTH, band, circle, drawing, line, mark, marked, polyline, text
@@ -96,7 +97,8 @@ def bands(
     for step in round_steps(low, high):
         body.append(line(_LEFT, y(step), right, y(step), "axis" if step == 0 else "grid"))
         body.append(text(_LEFT - 6, y(step) + 4, f"{step:.6g}", "number", "end"))
-    every = max(1, len(ticks) // 16)
+    room = (right - _LEFT) / max(len(ticks), 1)
+    every = max(1, len(ticks) // 16, ceil((6.2 * max(map(len, ticks), default=0) + 8) / room))
     body += [text(x(i), _BOTTOM + 18, tick, "small", "middle") for i, tick in enumerate(ticks) if i % every == 0]
     if axis:
         body.append(text(right + 8, _BOTTOM + 18, axis, "small"))

@@ -48,7 +48,7 @@ class Picture:
         """The figure as one element, complete without any script."""
         drawn = self.svg
         label = drawn.attributes.get("aria-label", self.caption)
-        numbers = self.numbers()
+        numbers = None if self.kind == "splitting" else self.numbers()  # there every term has its number beside it
         return node(
             "figure",
             scrolling(drawn, label) if drawn.tag == "svg" else drawn,

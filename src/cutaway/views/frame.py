@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from ..wording import exact, number, percent, signed
@@ -15,19 +16,22 @@ from .nodes import SVG, Node, node
 
 WIDTH = 760
 HALF = 480  # of two that stand side by side
+BOLD = 6.9  # of a letter of a title, on average
 STYLE = Path(__file__).parent / "picture.css"  # of drawings, on a page or by themselves
 VIEWS_STYLE = Path(__file__).parent / "views.css"  # of views on a page
 SCRIPT = Path(__file__).parent / "views.js"  # what a page may run
 
 
 def drawing(width: float, height: float, title: str, body: Sequence[Node]) -> Node:
-    """A picture with its title above it, drawn and spoken."""
-    size = {"viewBox": f"0 0 {width:g} {height + 24:g}", "width": f"{width:g}", "height": f"{height + 24:g}"}
+    """A picture with its title above it, drawn and spoken; a title that is too long for one line has several."""
+    lines = wrap(title, max(int((width - 16) / BOLD), 12)) or [""]
+    head = 8 + 16 * len(lines)
+    size = {"viewBox": f"0 0 {width:g} {height + head:g}", "width": f"{width:g}", "height": f"{height + head:g}"}
     return node(
         "svg",
         node("title", title),
-        text(8, 16, title, "heading"),
-        node("g", body, transform="translate(0 24)"),
+        [text(8, 16 * (i + 1), line, "heading") for i, line in enumerate(lines)],
+        node("g", body, transform=f"translate(0 {head})"),
         **size,
         role="img",
         aria_label=title,

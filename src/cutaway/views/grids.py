@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,14 @@ from .nodes import Node
 Array = NDArray[np.float64]
 Places = Sequence[Mapping[str, str | float]]
 CELL, LEFT = 26, 64
+LEVELS = 20
+"""Shades of a signed number."""
+_DEEP = {"pos": 18, "neg": 16}
+
+
+def ink(kind: str, level: int) -> str:
+    """The class of words on a shade: weak, mid and deep grounds need other inks in light and dark."""
+    return "weak" if level < 14 or kind == "none" else "mid" if level < _DEEP[kind] else "deep"
 
 
 def token_grid(
@@ -49,6 +57,7 @@ def signed_grid(
     between: tuple[Array, Array] | None = None,
     p: Array | None = None,
     under: Sequence[tuple[str, str]] | None = None,
+    signs: bool = True,
 ) -> Node:
     """A grid of signed numbers: blue plus, red minus; `certain` cells framed and starred.
 
@@ -58,6 +67,7 @@ def signed_grid(
         values: [row, column]. NaN is hatched. places: what rows and columns stand for, such as {"layer": 3}.
         between: ends of each cell's interval. p: of each cell, corrected.
         under: the clean and the corrupt token of each column; both are shown where they differ.
+        signs: whether there can be minus; without it, as of attention, numbers have no sign.
     """
     most = max(float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0, full)
     of_rows, of_columns = places or ([{"row": r} for r in rows], [{"column": c} for c in columns])
@@ -78,30 +88,38 @@ def signed_grid(
             surely = certain is not None and bool(certain[i, j])
             low, high = (float(end[i, j]) for end in between) if between else (np.nan, np.nan)
             chance = float("nan") if p is None else float(p[i, j])
-            told = _told(f"{name} {columns[j]}", value, low, high, chance, surely)
-            box = rect(x, y, wide - 2, CELL - 2, f"cell-{kind}", told, fill_opacity=strength if value == value else 1.0)
+            told = _told(f"{name} {columns[j]}", value, low, high, chance, surely, signed if signs else number)
+            level = round(LEVELS * strength)
+            box = rect(
+                x, y, wide - 2, CELL - 2, f"cell-{kind}", told, fill_opacity=level / LEVELS if value == value else 1.0
+            )
             facts = {**of_rows[i], **of_columns[j], "value": value, "low": low, "high": high, "p": chance}
             body.append(marked(box, (i, j), **facts))
             if surely:
                 body.append(rect(x + 0.75, y + 0.75, wide - 3.5, CELL - 3.5, "sure"))
-            ink = "on-p8" if strength > 0.62 else ""
-            body.append(text(x + wide / 2 - 1, y + 16, _short(value) + ("*" if surely else ""), ink, "middle"))
+            body.append(
+                text(
+                    x + wide / 2 - 1, y + 16, _short(value, signs) + ("*" if surely else ""), ink(kind, level), "middle"
+                )
+            )
     foot = top + len(rows) * CELL + 16
-    note = "blue plus, red minus" + (
-        "; framed, *: differs from 0, corrected over this grid" if certain is not None else ""
-    )
+    note = "blue plus, red minus" if signs else f"shade: from 0 to {number(most)}"
+    note += "; framed, *: differs from 0, corrected over this grid" if certain is not None else ""
     body.append(text(LEFT, foot, note, "small"))
     return drawing(max(LEFT + len(columns) * wide, 440), foot + 8, title, body)
 
 
-def _told(name: str, value: float, low: float, high: float, p: float, surely: bool) -> str:
-    between = f" [{signed(low)}, {signed(high)}]" if low == low else ""
+def _told(
+    name: str, value: float, low: float, high: float, p: float, surely: bool, form: Callable[[float], str]
+) -> str:
+    between = f" [{form(low)}, {form(high)}]" if low == low else ""
     chance = f", p {number(p, 2)} corrected" if p == p else ""
-    return f"{name}: {signed(value)}{between}{chance}{', differs from 0' if surely else ''}"
+    return f"{name}: {form(value)}{between}{chance}{', differs from 0' if surely else ''}"
 
 
-def _short(value: float) -> str:
+def _short(value: float, signs: bool) -> str:
     """A number that fits into a cell."""
     if value == 0 or value != value:
         return "0" if value == 0 else "—"
-    return f"{value:+.2f}" if abs(value) < 10 else f"{value:+.1f}"
+    sign = "+" if signs else ""
+    return f"{value:{sign}.2f}" if abs(value) < 10 else f"{value:{sign}.1f}"

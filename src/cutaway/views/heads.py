@@ -5,7 +5,6 @@ Without the page's script: the first head's pattern where it is small, and where
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from ..wording import label
 from .attention import pattern
 from .figure import Picture
 from .nodes import Node, node
+from .packed import packed
 from .table import Table, scrolling
 
 Array = NDArray[np.float64]
@@ -78,15 +78,14 @@ def _data(
     places: Sequence[Mapping[str, int]],
     scores: Mapping[str, Sequence[float]] | None,
 ) -> dict[str, Any]:
-    """For the script: the lower triangles, row by row, in 65535ths as little-endian 16-bit numbers, base64."""
+    """For the script: the lower triangles, row by row, every bit of them."""
     below = np.tril_indices(len(tokens))
-    packed = np.rint(np.clip(np.nan_to_num(weights), 0, 1) * 65535).astype("<u2")
     heads = [
         {
             "name": name,
             **{k: int(v) for k, v in places[h].items()},
             "scores": {k: _round(float(v[h])) for k, v in (scores or {}).items()},
-            "weights": base64.b64encode(packed[h][below].tobytes()).decode(),
+            "weights": packed(np.nan_to_num(weights[h][below])),
         }
         for h, name in enumerate(names)
     ]

@@ -13,6 +13,7 @@ from ..wording import label, number, percent, rank
 from .figure import Picture
 from .frame import shade_of
 from .nodes import Node, node
+from .packed import packed
 from .table import scrolling
 from .token import token_span
 
@@ -100,35 +101,29 @@ def _short(probability: float) -> str:
 
 
 def lens_data(found: Readings) -> dict[str, Any]:
-    """The readings for the script: every token text once, numbers to four digits, ranks as they are."""
+    """The readings for the script: every token text once, every bit of the numbers."""
     texts: dict[str, int] = {}
 
     def index(token: str) -> int:
         return texts.setdefault(label(token, 40), len(texts))
 
-    cells = [[[x for t, p in best for x in (index(t), _round(p))] for best in row] for row in found.choices]
+    best = [[[index(t) for t, _ in cell] for cell in row] for row in found.choices]
+    chances = [[[p for _, p in cell] for cell in row] for row in found.choices]
     follows = [index(t) if t else -1 for t in found.follows]
     followed = [
-        {"token": index(t), "probability": _rounded(p), "rank": r.astype(int).tolist()}
+        {"token": index(t), "probability": packed(p), "rank": r.astype(int).tolist()}
         for t, (p, r) in found.followed.items()
     ]
     return {
         "layers": list(map(int, found.layers)),
         "tokens": [index(t) for t in found.tokens],
-        "cells": cells,
-        "entropy": _rounded(found.entropy),
-        "kl": _rounded(found.kl),
+        "best": best,
+        "probability": packed(chances),
+        "entropy": packed(found.entropy),
+        "kl": packed(found.kl),
         "follows": follows,
         "rank": found.rank.astype(int).tolist(),
-        "chance": _rounded(found.chance),
+        "chance": packed(found.chance),
         "followed": followed,
         "texts": list(texts),
     }
-
-
-def _rounded(values: Array) -> list[list[float | None]]:
-    return [[_round(v) for v in row] for row in values.tolist()]
-
-
-def _round(value: float) -> float | None:
-    return None if value != value else float(f"{value:.4g}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..wording import label, number
 from .frame import drawing, line, rect, squares, text
 from .nodes import Node
+from .packed import packed
 from .table import Table
 
 Array = NDArray[np.float64]
@@ -95,12 +96,8 @@ def matrix_data(
     Args:
         axis: the place that rows and columns are, such as `position` or `neuron`. ids: which of them; default: from 0.
     """
-    numbers = {
-        name: [[None if v != v else float(f"{v:.9g}") for v in row] for row in np.asarray(panel, float).tolist()]
-        for name, panel in panels.items()
-    }
     return {
-        "panels": numbers,
+        "panels": {name: packed(panel) for name, panel in panels.items()},
         "labels": [label(t, 40) for t in labels],
         "axis": axis,
         "title": title,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..wording import prose, signed
-from .nodes import SVG, Node, node
-from .table import Table
+from ..wording import exact, prose, signed
+from .nodes import Node, node
+from .table import Cell, Table, plus
 
 ACROSS = 1000
 
@@ -47,12 +47,12 @@ def splitting(terms: Sequence[Term], total: float, title: str, unit: str = "logi
 
 def splitting_table(terms: Sequence[Term], caption: str) -> Table:
     """The same as a table: how deep a term lies, and its value."""
-    rows: list[Sequence[str]] = []
+    rows: list[Sequence[str | Cell]] = []
     with_interval = any(term.low == term.low for term in terms)
     for top in terms:
         for depth, term in top.walk():
-            between = [signed(term.low, 4), signed(term.high, 4)] if with_interval else []
-            rows.append([f"{'· ' * depth}{prose(term.name, 40)}", signed(term.value, 6), *between])
+            between = [plus(term.low, 4), plus(term.high, 4)] if with_interval else []
+            rows.append([f"{'· ' * depth}{prose(term.name, 40)}", plus(term.value, 6), *between])
     return Table(caption, ["term", "contribution", *(["low", "high"] if with_interval else [])], rows, ["term"])
 
 
@@ -99,7 +99,8 @@ def _cells(term: Term, at: float, depth: int, scale: _Scale, kind: str) -> list[
     if term.low == term.low:
         low, high = scale(at + term.low), scale(at + term.high)
         shapes.append(node("line", x1=low, y1=8, x2=high, y2=8, class_="whisker"))
-    frame = {"viewBox": f"0 0 {ACROSS} 16", "preserveAspectRatio": "none", "aria_hidden": "true", "xmlns": SVG}
+    frame = {"viewBox": f"0 0 {ACROSS} 16", "preserveAspectRatio": "none", "aria_hidden": "true"}
     bar = node("svg", shapes, class_="bar", **frame)
     named = node("span", prose(term.name, 30), class_=f"name depth{min(depth, 4)}", dir="auto")
-    return [named, bar, node("span", signed(term.value), class_="number")]
+    numbers = exact(term.value) + (f" low={exact(term.low)} high={exact(term.high)}" if term.low == term.low else "")
+    return [named, bar, node("span", signed(term.value), class_="number", data_exact=numbers)]

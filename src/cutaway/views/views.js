@@ -49,8 +49,21 @@ const short = (x, digits = 3) => {
   const size = Math.abs(x);
   return size < 1e-3 || size >= 1e5 ? x.toExponential(digits - 1) : String(Number(x.toPrecision(digits)));
 };
-const percent = (x) => (x === null || x === undefined ? "—" : x >= 0.0995 || x === 0 ? `${(100 * x).toFixed(0)} %`
+const percent = (x) => (x === null || x === undefined || Number.isNaN(x) ? "—" : x >= 0.0995 || x === 0 ? `${(100 * x).toFixed(0)} %`
   : x >= 5e-4 ? `${(100 * x).toFixed(1)} %` : `${(100 * x).toExponential(0)} %`);
+/** Numbers that the library packed: `f4:` or `f8:`, then little-endian floats in base64. */
+function numbers(text) {
+  const raw = atob(text.slice(3)), bytes = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
+  return text.startsWith("f4") ? new Float32Array(bytes.buffer) : new Float64Array(bytes.buffer);
+}
+/** The same as rows of a table. */
+function grid(text, rows) {
+  const all = numbers(text), wide = all.length / rows;
+  return Array.from({ length: rows }, (_, k) => all.subarray(k * wide, (k + 1) * wide));
+}
+/** A number to copy: nine digits of one that came from float32, else all of them. */
+const digits = (x) => (!Number.isFinite(x) ? "" : Math.fround(x) === x ? Number(x.toPrecision(9)) : x);
 const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 // -- what is pointed at: a tip beside it, the same words for a screen reader --------------------------------------------
@@ -446,9 +459,14 @@ const shade = (strength) => (strength === null || Number.isNaN(strength) ? "none
 
 once.set("lens", (figure, data) => {
   const table = figure.querySelector("table.lens"), scroll = table.closest(".scroll");
+  const depth = data.layers.length, wide = data.tokens.length;
+  for (const name of ["entropy", "kl", "chance"]) data[name] = grid(data[name], depth);
+  for (const one of data.followed) one.probability = grid(one.probability, depth);
+  const chances = grid(data.probability, depth * wide);
+  data.cells = data.best.map((row, k) => row.map((best, p) => best.flatMap((token, i) => [token, chances[k * wide + p][i]])));
   const cell = new Map([...table.querySelectorAll("td[data-at]")].map((td) => [td.dataset.at, td]));
-  const flat = (grid) => grid.flat().filter((x) => x !== null);
-  const most = { entropy: Math.max(...flat(data.entropy), 1e-9), kl: Math.max(...flat(data.kl), 1e-9) };
+  const top = (rows) => rows.reduce((most, row) => row.reduce((a, x) => (x > a ? x : a), most), 1e-9);
+  const most = { entropy: top(data.entropy), kl: top(data.kl) };
   const rankShade = (r) => (r < 0 ? null : 1 - Math.log10(1 + r) / 4);
   const modes = {
     probability: ["probability of the first choice", (k, p) => data.cells[k][p][1], (x) => x, percent, "0 to 1"],
@@ -532,7 +550,7 @@ once.set("lens", (figure, data) => {
   return { rows: () => {
     const made = [["layer", "position", "input", "rank", "token", "probability", "entropy", "kl"]];
     data.cells.forEach((row, k) => row.forEach((best, p) => {
-      for (let i = 0; i < best.length; i += 2) made.push([data.layers[k], p, data.texts[data.tokens[p]], i / 2, data.texts[best[i]], best[i + 1], data.entropy[k][p], data.kl[k][p]]);
+      for (let i = 0; i < best.length; i += 2) made.push([data.layers[k], p, data.texts[data.tokens[p]], i / 2, data.texts[best[i]], digits(best[i + 1]), digits(data.entropy[k][p]), digits(data.kl[k][p])]);
     }));
     return made;
   } };
@@ -570,9 +588,8 @@ function trajectories(lines, layers, title, at, log) {
 // -- attention ------------------------------------------------------------------------------------------------------------
 
 function unpack(text, n) {
-  const raw = atob(text), whole = new Float32Array(n * n);
-  let at = 0;
-  for (let i = 0; i < n; i++) for (let j = 0; j <= i; j++, at += 2) whole[i * n + j] = (raw.charCodeAt(at) + 256 * raw.charCodeAt(at + 1)) / 65535;
+  const below = numbers(text), whole = new below.constructor(n * n);
+  for (let i = 0, at = 0; i < n; at += ++i) whole.set(below.subarray(at, at + i + 1), i * n);
   return whole;
 }
 function colours() {
@@ -725,7 +742,7 @@ once.set("attention", (figure, data) => {
   show(data.first);
   return { rows: () => {
     const w = weights(head), made = [["head", "query", "from", "key", "to", "weight"]];
-    for (let i = 0; i < n; i++) for (let j = 0; j <= i; j++) made.push([heads[head].name, i, data.tokens[i], j, data.tokens[j], Number(w[i * n + j].toFixed(5))]);
+    for (let i = 0; i < n; i++) for (let j = 0; j <= i; j++) made.push([heads[head].name, i, data.tokens[i], j, data.tokens[j], digits(w[i * n + j])]);
     return made;
   } };
 });
@@ -742,6 +759,7 @@ function thin(w, n) {
 
 once.set("matrices", (figure, data) => {
   const svg = figure.querySelector("svg"), names = Object.keys(data.panels), n = data.labels.length;
+  for (const name of names) data.panels[name] = grid(data.panels[name], n);
   const boxes = [...svg.querySelectorAll("[data-panel]")];
   const number = (box, name) => Number(box.getAttribute(name));
   let at = [0, 0, 0];
@@ -803,8 +821,17 @@ once.set("matrices", (figure, data) => {
     });
   });
   return { rows: () => [["panel", "row", "row label", "column", "column label", "value"], ...names.flatMap((name) => data.panels[name].flatMap((row, i) =>
-    row.map((value, j) => [name, data.ids[i], data.labels[i], data.ids[j], data.labels[j], value ?? ""])))] };
+    Array.from(row, (value, j) => [name, data.ids[i], data.labels[i], data.ids[j], data.labels[j], digits(value)])))] };
 });
+
+// -- sums that open: the numbers are those beside the bars ------------------------------------------------------------------
+
+once.set("splitting", (figure) => ({ rows: () => {
+  const terms = [...figure.querySelectorAll("div.splitting .term")].map((term) => [term.querySelector(".name"), exact(term.querySelector(".number"))]);
+  const ends = terms.some(([, of]) => of.has("low")) ? ["low", "high"] : [];
+  return [["term", "depth", "contribution", ...ends], ...terms.map(([name, of]) =>
+    [name.textContent, name.className.match(/depth(\d)/)[1], of.get(""), ...ends.map((end) => of.get(end) ?? "")])];
+} }));
 
 // -- light, dark, or as the system has it -----------------------------------------------------------------------------------
 
@@ -848,7 +875,7 @@ function enhance(root) {
     figure.dataset.live = "";
     const kind = once.get(figure.dataset.view);
     const before = listeners.length;
-    if (kind) once.set(figure, kind(figure, JSON.parse(figure.dataset.json)));
+    if (kind) once.set(figure, kind(figure, figure.dataset.json ? JSON.parse(figure.dataset.json) : null));
     for (const listen of listeners.slice(before)) listen.figure = figure;
     enhanceMarks(figure);
     tools(figure);

@@ -51,6 +51,7 @@ def _connect(address: str | None, workers: int | None) -> bool:
     if find_spec("ray") is None:
         raise BadInput("Workers need Ray, which is not installed. Install it: pip install 'cutaway[ray]'.")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed")  # `Pool` tells of them itself
     import ray
 
     if ray.is_initialized():

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pickle
 import sys
+import time
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,11 @@ TRIES = 3
 PATIENCE = 60.0
 """Seconds without a word from any worker after which a person is told."""
 
+LEAST, TIMES, FIRST = 300.0, 20.0, 3600.0
+"""A worker that has a shard for longer than `LEAST` seconds, and `TIMES` as long as the slowest shard of the sweep so
+far, hangs: it is ended. Before any shard is finished, `FIRST` seconds. A worker's first shard is timed with what it
+is sent before it, the model included."""
+
 Place = tuple[int, int]
 """(group, block) of a shard."""
 
@@ -48,6 +54,8 @@ class Actor:
     work: Any = None
     group: int | None = None  # at hand
     shard: Place | None = None  # running
+    since: float = 0.0  # when it was given that
+    hung: float | None = None  # it was ended after so many seconds without an answer
 
 
 @dataclass
@@ -62,6 +70,12 @@ class Job:
     again: list[tuple[Place, Actor]] = field(default_factory=list)  # what failed, and with whom
     finished: int = 0
     deaths: int = 0
+    slowest: float | None = None  # seconds of a shard, with what was sent before it
+
+    @property
+    def limit(self) -> float:
+        """Seconds after which a worker hangs."""
+        return FIRST if self.slowest is None else max(LEAST, TIMES * self.slowest)
 
 
 class Pool:
@@ -96,16 +110,18 @@ class Pool:
                 place = self._next(actor, job)
                 if place is not None:
                     waiting[self._ask(actor, place, job)] = actor
-            done, _ = ray.wait(list(waiting), timeout=PATIENCE)
-            if not done:
+            done, _ = ray.wait(list(waiting), timeout=self._patience(job))
+            late = _late(waiting, set(done), job)
+            if not done and not late:
                 _tell_of_waiting(self.actors)
-            for reference in done:
+            for reference in [*done, *late]:
                 actor = waiting.pop(reference)
                 place, actor.shard = actor.shard, None
-                answer = _answer(reference)
+                answer = None if reference in late else _answer(reference)
                 if answer is None:
                     waiting |= self._replace(actor, work.model, job)
-                    answer = Failure("its worker's process died")
+                    hung = actor.hung is not None
+                    answer = Failure(f"not finished in {actor.hung:.0f} s" if hung else "its worker's process died")
                 elif isinstance(answer, int):
                     actor.pid = answer
                     continue
@@ -113,6 +129,7 @@ class Pool:
                     continue
                 if not isinstance(answer, Failure):
                     job.finished += 1
+                    job.slowest = max(job.slowest or 0.0, time.monotonic() - actor.since)
                     tell(len(work.plan.cells_of(place[1])))
                     yield Shard(*place, answer)
                 elif answer.kind == MEMORY:
@@ -135,6 +152,11 @@ class Pool:
             _end(actor)
         self.actors, self._model = [], (None, None)
 
+    def _patience(self, job: Job) -> float:
+        """Seconds until somebody may have to be ended, or a person told."""
+        ends = [actor.since + job.limit for actor in self.actors if actor.shard]
+        return max(0.1, min([PATIENCE, *(end - time.monotonic() for end in ends)]))
+
     # -- who does what ------------------------------------------------------------------------------------------------
 
     def _hire(self, shards: int, model: Model, job: Job) -> None:
@@ -156,6 +178,8 @@ class Pool:
     def _replace(self, actor: Actor, model: Model, job: Job) -> dict[Any, Actor]:
         """Another process in the place of one that died; a reference to its first word."""
         job.deaths += 1
+        how = "died" if actor.hung is None else f"did not finish a shard in {actor.hung:.0f} s and was ended"
+        print(f"cutaway: a worker {how}; another takes its place.", file=sys.stderr)
         _end(actor)
         new = Actor(_started(*self._share(model, job)))
         self.actors[self.actors.index(actor)] = new
@@ -183,7 +207,7 @@ class Pool:
         if actor.work is not job.work:
             actor.handle.begin.remote(job.work, job.facts)
             actor.work = job.work
-        actor.shard, actor.group = place, place[0]
+        actor.shard, actor.group, actor.since = place, place[0], time.monotonic()
         return actor.handle.shard.remote(*place)
 
     def _sent_model(self, model: Model) -> Any:
@@ -204,6 +228,17 @@ def _started(cpus: int, gpus: int) -> Any:
 def _end(actor: Actor) -> None:
     with suppress(RayError):
         ray.kill(actor.handle)
+
+
+def _late(waiting: Mapping[Any, Actor], done: Collection[Any], job: Job) -> list[Any]:
+    """What is waited for in vain: of workers that hang."""
+    found = []
+    for reference, actor in waiting.items():
+        overdue = actor.shard and reference not in done and time.monotonic() - actor.since > job.limit
+        if overdue and not ray.wait([reference], timeout=0)[0]:  # answered, if this process itself was stopped
+            actor.hung = job.limit
+            found.append(reference)
+    return found
 
 
 def _answer(reference: Any) -> Parts | Failure | int | None:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from ...prompts import Prompts
 from ...wording import number, percent, prose, quoted, several, signed
-from ..study import Check, verdict
+from ..study import Check, Groups, verdict
 
 Arrays = Mapping[str, Any]
 
@@ -46,18 +46,26 @@ def _main_writer(arrays: Arrays, prompt: int | None) -> str:
     return f"{terms.term.values[top]} wrote the most of it{over}, {signed(terms.values[top])}"
 
 
-def findings(prompts: Prompts, arrays: Arrays, made: list[Check]) -> list[str]:
-    """The checks first; then, prompt by prompt, the prediction, what wrote it, from where, and what choices change."""
-    found = [verdict(made)]
-    if len(prompts) > 1:
-        table = arrays["next_tokens"]
-        first = int((np.asarray(table["answer_rank"]) == 0).sum())
-        found.append(f"The answer is the first choice in {first} of {several(len(prompts), 'prompt')}.")
+def findings(prompts: Prompts, arrays: Arrays, made: list[Check]) -> Groups:
+    """The checks; then, prompt by prompt, the prediction, what wrote it, from where, and what choices change."""
+    groups: Groups = [("", [verdict(made)])]
+    if len(prompts) == 1:
+        return [
+            *groups,
+            ("The prediction", [_prediction(arrays, 0)]),
+            ("What wrote it", _decomposition(arrays, 0)),
+            ("Which heads, and from where", _heads(arrays, 0)),
+            ("Taken out of what is read", _removal(arrays, 0)),
+            ("The BOS token", [_bos(arrays, 0)]),
+        ]
+    first = int((np.asarray(arrays["next_tokens"]["answer_rank"]) == 0).sum())
+    told = f"The answer is the first choice in {first} of {several(len(prompts), 'prompt')}."
+    groups.append(("All prompts", [told]))
     for i in range(len(prompts)):
-        start = f"Prompt {i}, “{prose(prompts.texts[i])}”: " if len(prompts) > 1 else ""
-        sentences = _prediction(arrays, i), *_decomposition(arrays, i), _removal(arrays, i), _bos(arrays, i)
-        found += [start + sentence for sentence in sentences if sentence]
-    return found
+        lead = f"Prompt {i}, “{prose(prompts.texts[i])}”: {_prediction(arrays, i)}"
+        details = *_decomposition(arrays, i), *_heads(arrays, i), *_removal(arrays, i), _bos(arrays, i)
+        groups.append((f"Prompt {i}", [lead, *details]))
+    return groups
 
 
 def _prediction(arrays: Arrays, i: int) -> str:
@@ -81,20 +89,20 @@ def _decomposition(arrays: Arrays, i: int) -> list[str]:
     values, kinds = terms.values, terms["kind"].values
     plus, minus = values[values > 0].sum(), values[values < 0].sum()
     total = float(terms["total"])
-    text = [f"The {_what(terms)} of {number(total)} logits is {signed(plus)} of terms in favour and "
-            f"{signed(minus)} against."]  # fmt: skip
+    text = [f"Of the {_what(terms)} of {number(total)} logits, the largest single writers are {_largest(terms, 3)}."]
     if "by_component" in arrays:
         attn, mlp = values[kinds == "attn"].sum(), values[kinds == "mlp"].sum()
         rest = values.sum() - attn - mlp
-        text.append(f"MLPs wrote {signed(mlp)}, attention {signed(attn)}, embeddings and biases {signed(rest)}; "
-                    f"the largest single writers are {_largest(terms, 3)}.")  # fmt: skip
-    if "by_head" in arrays:
-        by_head = arrays["by_head"].isel(prompt=i)
-        heads = by_head.isel(term=np.flatnonzero(by_head["kind"].values == "head"))
-        text.append(
-            f"Of the attention heads, {_largest(heads, 3)} wrote the most directly.{_sources(arrays, i, heads)}"
-        )
-    return text
+        text.append(f"MLPs wrote {signed(mlp)}, attention {signed(attn)}, embeddings and biases {signed(rest)}.")
+    return [*text, f"It is {signed(plus)} of terms in favour and {signed(minus)} against."]
+
+
+def _heads(arrays: Arrays, i: int) -> list[str]:
+    if "by_head" not in arrays:
+        return []
+    by_head = arrays["by_head"].isel(prompt=i)
+    heads = by_head.isel(term=np.flatnonzero(by_head["kind"].values == "head"))
+    return [f"Of the attention heads, {_largest(heads, 3)} wrote the most directly.{_sources(arrays, i, heads)}"]
 
 
 def _what(terms: xr.DataArray) -> str:
@@ -119,15 +127,15 @@ def _sources(arrays: Arrays, i: int, heads: xr.DataArray) -> str:
     return f" {name} carried {signed(mine.values[best])} of its write from position {key}, {quoted(token)}."
 
 
-def _removal(arrays: Arrays, i: int) -> str:
+def _removal(arrays: Arrays, i: int) -> list[str]:
     terms = _terms(arrays, i)
     k = int(np.nanargmax(np.abs(terms["removal_frozen"].values)))
     frozen, true = float(terms["removal_frozen"][k]), float(terms["removal_true"][k])
-    return (
-        f"Taking {terms.term.values[k]} out of what is read would change the {_what(terms)} by "
-        f"{signed(frozen)} with the norm's scale held, and by {signed(true)} with the scale taken anew; the norm makes "
-        f"up the difference of {signed(true - frozen)}."
-    )
+    return [
+        f"Taking {terms.term.values[k]} out of what is read would change the {_what(terms)} by {signed(true)}.",
+        f"That is with the norm's scale taken anew. With the scale held it would be {signed(frozen)}; the norm makes "
+        f"up the difference of {signed(true - frozen)}.",
+    ]
 
 
 def _bos(arrays: Arrays, i: int) -> str:

@@ -9,6 +9,7 @@ stream; Ba et al. 2016 and Zhang & Sennrich 2019 for the norms).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,9 +24,10 @@ from ...readout.bos import bos_sensitivity
 from ...readout.lenses import cumulative, lens
 from ...readout.patterns import attention_patterns
 from ...results import prompt_coords, run_card
+from ...resume.parts import Parts
 from ...tokens import token_texts
 from ...trace import Trace
-from ..study import Study, only
+from ..study import Study, grouped, only
 from .checks import checks
 from .findings import findings, headline
 
@@ -71,24 +73,25 @@ def run(model: Model, settings: Settings) -> Study:
         prompts.answers = Trace(model, prompts).logits_at(-1).argmax(-1).cpu()
     trace = model.trace(prompts)
     toward = "contrast" if prompts.foils is not None else "centred"
+    part = Parts(model, prompts, settings)
     arrays: dict[str, Any] = {
-        "next_tokens": next_tokens(trace, settings.top),
-        "lens": lens(trace, top=settings.top, of=_asked(prompts)),
-        "cumulative": cumulative(trace, toward=toward),
+        "next_tokens": part("next tokens", lambda: next_tokens(trace, settings.top)),
+        "lens": part("lens", lambda: lens(trace, top=settings.top, of=_asked(prompts))),
+        "cumulative": part("cumulative", lambda: cumulative(trace, toward=toward)),
     }
     refused = {}
     for by in SPLITS:
         try:
-            arrays[f"by_{by}"] = attribute(trace, by=by, toward=toward)
+            arrays[f"by_{by}"] = part(f"attribution by {by}", partial(attribute, trace, by=by, toward=toward))
         except Refused as error:
             refused[f"attribution by {by}"] = str(error)
     try:
-        arrays["patterns"] = attention_patterns(trace)
+        arrays["patterns"] = part("patterns", lambda: attention_patterns(trace))
     except Refused as error:
         refused["attention"] = str(error)
     try:
         given = [None if column is None else column.tolist() for column in (prompts.answers, prompts.foils)]
-        arrays["bos"] = bos_sensitivity(model, list(settings.prompts), *given)
+        arrays["bos"] = part("bos", lambda: bos_sensitivity(model, list(settings.prompts), *given))
     except BadInput as error:
         refused["sensitivity to BOS"] = str(error)
     made = checks(trace, arrays)
@@ -100,7 +103,7 @@ def run(model: Model, settings: Settings) -> Study:
         run_card=run_card(model, prompts, study="attribution", toward=toward),
         arrays=arrays,
         checks=made,
-        findings=findings(prompts, arrays, made),
+        **grouped(findings(prompts, arrays, made)),
         caveats=CAVEATS,
         texts=texts,
         refused=refused,

@@ -37,21 +37,21 @@ def findings(arrays: Arrays, made: list[Check], facts: Mapping[str, Any]) -> Gro
     """The checks, then behaviour, depth, travel, heads, attention, direct against total, ablation, stability."""
     made_of: Groups = [
         ("", [verdict(made)]),
-        ("Behaviour", [_behaviour(arrays), facts["task"] or ""]),
-        ("Depth", [_depth(arrays)]),
+        ("Behaviour", [*_behaviour(arrays), facts["task"] or ""]),
+        ("Depth", _depth(arrays)),
         ("Where the information travels", [*_travel(arrays), *_grid(arrays)]),
     ]
     if "heads" in arrays:
         made_of += [
-            ("Which heads", [_heads(arrays, facts), *_stable(facts)]),
+            ("Which heads", [*_heads(arrays, facts), *_stable(facts)]),
             ("What moves in a head, and where it looks", [*_decomposed(arrays), *_attention(arrays)]),
-            ("Direct effect and the rest", [_direct(arrays), _noising(arrays)]),
+            ("Direct effect and the rest", [*_direct(arrays), _noising(arrays)]),
             ("Taken out", _ablation(arrays) if "ablation" in arrays else []),
         ]
     return [*made_of, ("Known kinds of heads", _scores(arrays))]
 
 
-def _behaviour(arrays: Arrays) -> str:
+def _behaviour(arrays: Arrays) -> list[str]:
     data = arrays["behaviour"]
     values = data["logit_difference"].sel(run="clean").values
     one = data.sel(run="clean")
@@ -62,15 +62,17 @@ def _behaviour(arrays: Arrays) -> str:
     by = data["template"].values.astype(str)
     means = {t: float(values[by == t].mean()) for t in dict.fromkeys(by)}
     least, most = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
-    return (
-        f"logit(receiver) - logit(giver) is {between(one['mean'], one['low'], one['high'])} on average (t interval "
-        f"over {data.attrs['families']} families); it is positive in {int((values > 0).sum())} of "
-        f"{several(len(values), 'prompt')}, and the receiver is the first choice in {first}. By template it runs from "
-        f"{signed(means[least])} ({least}) to {signed(means[most])} ({most}). Corrupted: {', '.join(others)}."
-    )
+    return [
+        f"logit(receiver) - logit(giver) is {between(one['mean'], one['low'], one['high'])} on average. It is positive "
+        f"in {int((values > 0).sum())} of {several(len(values), 'prompt')}, and the receiver is the first choice in "
+        f"{first}.",
+        f"The interval is a t interval over {data.attrs['families']} families. By template the difference runs from "
+        f"{signed(means[least])} ({least}) to {signed(means[most])} ({most}). In the corrupted runs it is "
+        f"{', '.join(others)}.",
+    ]
 
 
-def _depth(arrays: Arrays) -> str:
+def _depth(arrays: Arrays) -> list[str]:
     steps = arrays["cumulative"].mean("prompt")
     values, end = steps.values, float(steps.values[-1])
     text = ""
@@ -78,13 +80,14 @@ def _depth(arrays: Arrays) -> str:
         where = int(np.flatnonzero(values / end >= 0.5)[0])
         text = f"Read with the final norm's scale, half of it is there at {steps['point'].values[where]}. "
     if "by_component" not in arrays:
-        return text
+        return [text]
     terms = arrays["by_component"]
     order = np.argsort(-np.abs(terms["mean"].values))[:4]
-    named = ", ".join(
+    named = [
         f"{terms['term'].values[k]} {between(*(terms[x].values[k] for x in ('mean', 'low', 'high')))}" for k in order
-    )
-    return f"{text}The largest direct contributions: {named} logits (t intervals over families, not corrected)."
+    ]
+    more = f"Then {', '.join(named[1:])}; t intervals over families, not corrected."
+    return [f"{text}The largest direct contribution: {named[0]} logits.", *([more] if named[1:] else [])]
 
 
 def _travel(arrays: Arrays) -> list[str]:
@@ -94,7 +97,7 @@ def _travel(arrays: Arrays) -> list[str]:
     data = arrays["patch_resid_pre"]
     if not np.isfinite(data["share"]).all():
         return [str(data.attrs.get("no_share", ""))]
-    said = []
+    said, numbers = [], []
     layers = data["layer"].values
     for role in data["position"].values:
         one = data.sel(position=role)
@@ -102,9 +105,12 @@ def _travel(arrays: Arrays) -> list[str]:
         if len(there):
             first, last = int(there[0]), int(there[-1])
             span = f"block {layers[first]}" if first == last else f"blocks {layers[first]} to {layers[last]}"
-            said.append(f"at {role} before {span} ({of(one.isel(layer=first), 'share')} before the first of them)")
+            said.append(f"at {role} before {span}")
+            numbers.append(f"{role} {of(one.isel(layer=first), 'share')}")
     text = "; ".join(said) if said else "nowhere at one role alone"
-    return [f"The clean stream restores half or more of the clean effect {text}."]
+    found = [f"The clean stream restores half or more of the clean effect {text}."]
+    more = f"Shares of the clean effect, each before the first of these blocks: {'; '.join(numbers)}."
+    return [*found, *([more] if numbers else [])]
 
 
 def _grid(arrays: Arrays) -> list[str]:
@@ -130,15 +136,16 @@ def _grid(arrays: Arrays) -> list[str]:
     return made
 
 
-def _heads(arrays: Arrays, facts: Mapping[str, Any]) -> str:
+def _heads(arrays: Arrays, facts: Mapping[str, Any]) -> list[str]:
     table = arrays["heads"]
     one = table.sel(measure="patch_z")
     grid = arrays["patch_z"]
     count, size = int((grid["p_corrected"].values <= 0.05).sum()), grid["effect"].size
-    parts = []
+    parts, brief = [], []
     for k in np.argsort(-np.abs(one["effect"].values)):
         cell = one.isel(chosen=int(k))
-        parts.append(f"{cell['chosen'].values} {of(cell)} ({p_value(cell['p_corrected'])}, {_size(cell, table)})")
+        brief.append(f"{cell['chosen'].values} {of(cell)}")
+        parts.append(f"{brief[-1]} ({p_value(cell['p_corrected'])}, {_size(cell, table)})")
     split = facts["split"]
     halves = (
         "These are few families: heads were chosen and measured on the same ones, so the values are optimistic."
@@ -147,10 +154,12 @@ def _heads(arrays: Arrays, facts: Mapping[str, Any]) -> str:
         f"these can give: {number(float(table.attrs['smallest_p']), 2)})."
     )
     warning = f" But {table.attrs['warning']}" if table.attrs["warning"] else ""
-    return (
-        f"Patching one head's output (z): {count} of {size} heads differ from 0 (max-T over all heads, .05). {halves} "
-        f"Change in logits, corrected over the {len(parts)} chosen: {'; '.join(parts)}.{warning}"
-    )
+    return [
+        f"Patching one head's output (z), {count} of {size} heads differ from 0. The largest change the logit "
+        f"difference by {', '.join(brief[:3])}.",
+        f"That count is by sign-flip max-T over all heads, .05. {halves}",
+        f"Change in logits, corrected over the {len(parts)} chosen: {'; '.join(parts)}.{warning}",
+    ]
 
 
 def _size(cell: xr.Dataset, table: xr.Dataset) -> str:
@@ -163,13 +172,17 @@ def _decomposed(arrays: Arrays) -> list[str]:
     table = arrays["heads"]
     if not {"patch_v", "patch_pattern", "interaction"} <= set(table["measure"].values.tolist()):
         return []
-    parts = []
+    parts, lead = [], ""
     z = table.sel(measure="patch_z")
     for k in np.argsort(-np.abs(z["effect"].values))[:4]:
         one = table.isel(chosen=int(k))
         v, a, both = (of(one.sel(measure=m)) for m in ("patch_v", "patch_pattern", "interaction"))
         parts.append(f"{one['chosen'].values}: value {v}, pattern {a}, together beyond both {both}")
-    return [f"By what of the head moves (logits, same families): {'; '.join(parts)}."]
+        lead = lead or (
+            f"Of the {of(one.sel(measure='patch_z'))} logits of {one['chosen'].values}, its values alone restore {v}, "
+            f"its pattern alone {a}."
+        )
+    return [lead, f"By what of the head moves (logits, same families): {'; '.join(parts)}."]
 
 
 def _attention(arrays: Arrays) -> list[str]:
@@ -185,7 +198,7 @@ def _attention(arrays: Arrays) -> list[str]:
     return [f"Where the chosen heads look most, of the pairs of roles listed below: {'; '.join(parts)}."]
 
 
-def _direct(arrays: Arrays) -> str:
+def _direct(arrays: Arrays) -> list[str]:
     direct, total = arrays["direct"]["effect"].values.ravel(), arrays["patch_z"]["effect"].values.ravel()
     r = float(np.corrcoef(direct, total)[0, 1]) if direct.std() and total.std() else float("nan")
     table = arrays["heads"]
@@ -193,10 +206,10 @@ def _direct(arrays: Arrays) -> str:
     k = int(np.abs(gap.values).argmax())
     one = table.isel(chosen=k)
     d, t = of(one.sel(measure="direct")), of(one.sel(measure="patch_z"))
-    return (
-        f"Direct and total effect of the same edit correlate at {number(r, 2)} over {direct.size} heads; they differ "
-        f"most for {one['chosen'].values}: direct {d}, total {t} logits. The rest goes through later parts."
-    )
+    return [
+        f"Direct and total effect of the same edit correlate at {number(r, 2)} over {direct.size} heads. They differ "
+        f"most for {one['chosen'].values}: direct {d}, total {t} logits."
+    ]
 
 
 def _noising(arrays: Arrays) -> str:
@@ -217,18 +230,20 @@ def _ablation(arrays: Arrays) -> list[str]:
     data, table = arrays["ablation"], arrays["ledger"]
     size = np.abs(data["effect"].sel(ablated=table["ablated"].values).values).max(0)
     name = str(table["ablated"].values[int(size.argmax())])
-    parts = []
+    parts, brief = [], []
     for method in data["how"].values:
         whole, cell = data.sel(how=method, ablated=name), table.sel(how=method, ablated=name)
         direct, response = (cell.sel(part=x) for x in ("direct_recomputed", "response"))
+        brief.append(f"{of(whole)} ({method})")
         parts.append(
             f"{method} {of(whole)} = direct {signed(float(direct['mean']))} + downstream response "
             f"{between(response['mean'], response['low'], response['high'])} ({p_value(response['p_corrected'])})"
         )
     made = [
-        f"Taking {name} out of the clean run changes the logit difference by: {'; '.join(parts)}. The direct effect is "
-        "of the same edit with the final norm taken anew; p is corrected over all chosen heads and methods. A response "
-        "against the direct effect may be repair, one along with it is use of the head by later parts."
+        f"Taking {name} out of the clean run changes the logit difference by {', '.join(brief)}.",
+        f"Taken apart: {'; '.join(parts)}. The direct effect is of the same edit with the final norm taken anew; p is "
+        "corrected over all chosen heads and methods. A response against the direct effect may be repair, one along "
+        "with it is use of the head by later parts.",
     ]
     if "gap" in data:
         gaps = [

@@ -95,14 +95,22 @@ def _run(model: Model, settings: Settings) -> Study:
     task = ioi(model, settings.families, settings.seed, frames, bos=settings.bos)
     task.corrupt(settings.corruption)
     sweeper = Sweeper(model, task, settings.corruption, settings.level)
-    arrays: dict[str, Any] = {"behaviour": behaviour(sweeper), "depth": depth(sweeper.clean)}
-    arrays["cumulative"] = cumulative(sweeper.clean)
+    part = sweeper.part
+    arrays: dict[str, Any] = {
+        "behaviour": part("behaviour", lambda: behaviour(sweeper)),
+        "depth": part("depth", lambda: depth(sweeper.clean)),
+        "cumulative": part("cumulative", lambda: cumulative(sweeper.clean)),
+    }
     both = attributions(sweeper, arrays)
     arrays |= sweeper.patching()
     if both is not None and "patch_z" in arrays:
         arrays["direct"] = sweeper.direct(*both)
-    scores = sweeper.attempt("head scores", lambda: head_scores(model, settings.rows, seed=settings.seed))
-    attention = sweeper.attempt("attention between roles", lambda: role_attention(sweeper.clean, PAIRS))
+    scored, attended = (
+        partial(part, "head scores", lambda: head_scores(model, settings.rows, seed=settings.seed), settings),
+        partial(part, "attention", lambda: role_attention(sweeper.clean, PAIRS)),
+    )
+    scores = sweeper.attempt("head scores", scored)
+    attention = sweeper.attempt("attention between roles", attended)
     arrays |= {k: v for k, v in (("head_scores", scores), ("attention", attention)) if v is not None}
     facts = heads(sweeper, arrays, settings)
     made = checks(sweeper, arrays)
@@ -202,9 +210,9 @@ def attributions(sweeper: Sweeper, arrays: dict[str, Any]) -> tuple[xr.DataArray
     both = None
     for by in ("layer", "component", "head"):
         try:
-            terms = attribute(sweeper.clean, by=by, toward="contrast")
+            terms = _attributed(sweeper, "clean", by)
             if by == "head":
-                both = terms, attribute(sweeper.corrupt, by=by, toward="contrast")
+                both = terms, _attributed(sweeper, "corrupt", by)
         except Refused as error:
             sweeper.refused[f"attribution by {by}"] = str(error)
             continue
@@ -213,6 +221,11 @@ def attributions(sweeper: Sweeper, arrays: dict[str, Any]) -> tuple[xr.DataArray
         parts = {k: ("term", getattr(interval, v)) for k, v in (("mean", "estimate"), ("low", "low"), ("high", "high"))}
         arrays[f"by_{by}"] = light.to_dataset(promote_attrs=True).assign(parts)
     return both
+
+
+def _attributed(sweeper: Sweeper, run: str, by: Any) -> xr.DataArray:
+    trace = sweeper.clean if run == "clean" else sweeper.corrupt
+    return sweeper.part(f"attribution by {by}, {run}", lambda: attribute(trace, by=by, toward="contrast"))
 
 
 def heads(sweeper: Sweeper, arrays: dict[str, Any], settings: Settings) -> dict[str, Any]:
@@ -235,8 +248,9 @@ def heads(sweeper: Sweeper, arrays: dict[str, Any], settings: Settings) -> dict[
     if "attention" in arrays:
         arrays["heads_attention"] = attention_table(arrays["attention"], chosen, testing, settings.level)
         arrays["patterns"] = attention_patterns(sweeper.clean, [testing[0]])
-    part = sweeper.task[testing]
-    taken = sweeper.attempt("ablation", lambda: ablations(sweeper.model, part, chosen, settings.level))
+    some = sweeper.task[testing]
+    ablated = partial(ablations, sweeper.model, some, chosen, settings.level)
+    taken = sweeper.attempt("ablation", lambda: sweeper.part("ablation", ablated, some, chosen))
     if taken is not None:
         arrays["ablation"], arrays["ledger"] = taken
     return facts

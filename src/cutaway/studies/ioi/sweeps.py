@@ -17,6 +17,7 @@ from ...errors import Refused
 from ...ledger import additivity, of_traces
 from ...model import Model
 from ...readout.attribution import attribute
+from ...resume.parts import Parts
 from ...stats import max_t, mean_interval
 from ...tasks.ioi import ROLES
 from ...tasks.task import Task
@@ -56,6 +57,7 @@ class Sweeper:
 
     def __post_init__(self) -> None:
         self.families = self.task.clean.families
+        self.part = Parts(self.model, self.task, self.corruption, self.level)
         self.clean = self.model.trace(self.task.clean)
         self.corrupt = self.model.trace(self.task.corrupt(self.corruption))
         self.clean_value = logit_difference(self.clean)
@@ -105,7 +107,8 @@ class Sweeper:
         for site in ("z", "v", "pattern"):
             runs[f"patch_{site}"] = partial(self.denoise, site)
         runs |= {"denoise_abc_z": lambda: self.against_abc(False), "noise_abc_z": lambda: self.against_abc(True)}
-        found = {name: self.attempt(name.replace("_", " of "), run) for name, run in runs.items()}
+        kept = {name: partial(self.part, name, run) for name, run in runs.items()}
+        found = {name: self.attempt(name.replace("_", " of "), run) for name, run in kept.items()}
         done = {name: one for name, one in found.items() if one is not None}
         if {"patch_z", "patch_v", "patch_pattern"} <= set(done) and "head" in done["patch_z"].dims:
             self._interaction(done)

@@ -71,36 +71,36 @@ def headline(arrays: Arrays) -> str:
 def findings(work: Work, arrays: Arrays, made: list[Check]) -> Groups:
     """Checks and warnings, matched controls, sizes, other controls, types, norms, what was measured."""
     there = "against_matched" in arrays
-    matched = [_matched(arrays), _over_words(arrays), _spaces(arrays)] if there else []
+    matched = [*_matched(arrays), *_over_words(arrays), _spaces(arrays)] if there else []
     return [
         ("", [verdict(made), _warnings(arrays)]),
         ("Against matched controls", matched),
-        ("How far each block turns the target", [_turns(arrays), _excess(arrays) if there else ""]),
-        ("Against other controls and baselines", [_baselines(arrays), _before(arrays), _given(arrays)]),
-        ("By type of target", [_types(arrays)]),
+        ("How far each block turns the target", [*_turns(arrays), _excess(arrays) if there else ""]),
+        ("Against other controls and baselines", [*_baselines(arrays), _before(arrays), _given(arrays)]),
+        ("By type of target", _types(arrays)),
         ("Norms, and what decides the angle", [_norms(arrays), _dominance(work), _apart(arrays)]),
-        ("What was measured", [_sentences(work), _matching(work) if there else ""]),
+        ("What was measured", [*_sentences(work), _matching(work) if there else ""]),
     ]
 
 
-def _sentences(work: Work) -> str:
+def _sentences(work: Work) -> list[str]:
     count = Counter(o.type for o in work.found)
     kinds = ", ".join(f"{kind} {n}" for kind, n in count.most_common(8))
     total = sum(o.sentences for o in work.found)
     families = len({o.family for o in work.found})
-    text = (
-        f"{several(total, 'sentence')} with a target hold {several(len(work.found), 'different measurement')} "
-        f"({kinds}) in {families} families: a token's state depends on what stands before it, so sentences that agree "
-        "up to their target count once."
+    lead = (
+        f"{several(total, 'sentence')} with a target hold {several(len(work.found), 'different measurement')} in "
+        f"{families} families ({kinds})."
     )
+    text = "A token's state depends on what stands before it, so sentences that agree up to their target count once."
     forms = Counter(work.given.token(o.sentence, o.position) for o in work.found)
     if len(forms) > len(count):
         text += " Forms of tokens: " + ", ".join(f"{quoted(t)} {n}" for t, n in forms.most_common(8)) + "."
     fillers = sum(at is None for at in work.given.targets)
-    return text + (f" {several(fillers, 'sentence')} without a target offer controls." if fillers else "")
+    return [lead, text + (f" {several(fillers, 'sentence')} without a target offer controls." if fillers else "")]
 
 
-def _turns(arrays: Arrays) -> str:
+def _turns(arrays: Arrays) -> list[str]:
     one = arrays["means"].sel(who="target", space="raw")
     values = [
         f"L{k} {number(m)}° [{number(low)}, {number(high)}]"
@@ -108,7 +108,13 @@ def _turns(arrays: Arrays) -> str:
     ]
     level = f"{100 * one.attrs['level']:g} %"
     shown = values if len(values) <= 8 else [values[0], values[len(values) // 2], values[-1]]
-    return f"Mean angle that each block turns the target by ({level} intervals over families): {'; '.join(shown)}."
+    mean = one["mean"].values
+    most, least = int(np.nanargmax(mean)), int(np.nanargmin(mean))
+    return [
+        f"On average L{most} turns the target most, by {number(mean[most])}°, and L{least} least, by "
+        f"{number(mean[least])}°.",
+        f"Mean angle that each block turns the target by ({level} intervals over families): {'; '.join(shown)}.",
+    ]
 
 
 def _matching(work: Work) -> str:
@@ -126,30 +132,32 @@ def _matching(work: Work) -> str:
     return text + (f" {after} of them stand after a target of their own sentence." if after else "")
 
 
-def _matched(arrays: Arrays) -> str:
+def _matched(arrays: Arrays) -> list[str]:
     one = arrays["against_matched"].sel(measure="angle", space="raw")
     verdicts = one["verdict"].values.tolist()
     largest = int(np.abs(one["difference"].values).argmax())
     cell = one.sel(layer=largest)
     what = "The largest difference" if any(verdicts) else "No difference is significant; the largest"
-    return (
+    return [
         f"Against matched controls the target turns {sides(verdicts)}. {what} is {in_degrees(cell)} in L{largest} "
-        f"({number(float(cell['target']))}° against {number(float(cell['control']))}°, t = {number(float(cell['t']))}, "
-        f"{p_value(cell['p_corrected'])}, corrected over {one.attrs['tests']} tests)."
-    )
+        f"({number(float(cell['target']))}° against {number(float(cell['control']))}°).",
+        f"There t = {number(float(cell['t']))} and {p_value(cell['p_corrected'])}, corrected over "
+        f"{one.attrs['tests']} tests.",
+    ]
 
 
-def _over_words(arrays: Arrays) -> str:
+def _over_words(arrays: Arrays) -> list[str]:
     if "over_words" not in arrays:
-        return ""
+        return []
     data = arrays["over_words"]
     one = data.sel(measure="angle", space="raw")
     each = "; ".join(f"L{k} {in_degrees(one.sel(layer=k))}" for k in one["layer"].values[:12])
-    return (
-        f"That is for other sentences with these words. With words drawn at random too ({data.attrs['types']} types of "
-        f"target crossed with {data.attrs['words']} control words), the intervals are wider, and the target turns "
-        f"{sides(one['verdict'].values.tolist())} (each layer by itself, not corrected): {each}."
-    )
+    return [
+        "That is for other sentences with these words. With words drawn at random too, the target turns "
+        f"{sides(one['verdict'].values.tolist())}.",
+        f"With words drawn at random ({data.attrs['types']} types of target crossed with {data.attrs['words']} control "
+        f"words) the intervals are wider, each layer by itself and not corrected: {each}.",
+    ]
 
 
 def _excess(arrays: Arrays) -> str:
@@ -198,18 +206,18 @@ def _given(arrays: Arrays) -> str:
     return f"Against the control that was given, the target turns {sides(one['verdict'].values.tolist())}."
 
 
-def _baselines(arrays: Arrays) -> str:
-    parts = [
-        f"{sides(arrays[name].sel(measure='angle', space='raw')['verdict'].values.tolist())} than {what}"
+def _baselines(arrays: Arrays) -> list[str]:
+    return [
+        f"Against {what} the target turns "
+        f"{sides(arrays[name].sel(measure='angle', space='raw')['verdict'].values.tolist())}."
         for name, what in BASELINES.items()
         if name in arrays
     ]
-    return f"Against its baselines the target turns {'; '.join(parts)}." if parts else ""
 
 
-def _types(arrays: Arrays) -> str:
+def _types(arrays: Arrays) -> list[str]:
     if "by_type" not in arrays:
-        return ""
+        return []
     one = arrays["by_type"].sel(measure="angle", space="raw")
     parts = [
         f"{kind} ({int(n)}) {sides(row.tolist())}"
@@ -217,12 +225,12 @@ def _types(arrays: Arrays) -> str:
     ]
     sign = np.sign(one["difference"].values)
     agree = [f"L{k}" for k in range(sign.shape[1]) if len(set(sign[:, k])) == 1]
-    text = f"By type (families), corrected over all types: {'; '.join(parts)}. "
-    return text + (
+    lead = (
         f"All types lie on the same side in {', '.join(agree)}."
         if agree
         else "In no layer do all types lie on the same side."
     )
+    return [lead, f"By type (families), corrected over all types: {'; '.join(parts)}."]
 
 
 def _norms(arrays: Arrays) -> str:

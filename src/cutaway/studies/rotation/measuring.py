@@ -73,7 +73,7 @@ def _streams(model: Model, given: Sentences, spots: Sequence[Spot]) -> Iterator[
     wanted = sorted(ends)
     prompts = Prompts(ids=[given.prompts.ids[i, : ends[i]].tolist() for i in wanted])
     for some in batches(prompts):
-        yield {wanted[i]: row for row, i in enumerate(some)}, stream(model.trace(prompts[some]))
+        yield {wanted[i]: row for row, i in enumerate(some)}, stream(model.trace(prompts.part(some)))
 
 
 def _baselines(states: Tensor) -> dict[str, Array]:  # [depth, position, d_model], the target last -> [layer]

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from ...errors import BadInput
-from ...geometry.standards import standard
+from ...geometry.standards import Standard, standard
 from ...model import Model
 from ...results import run_card
+from ...resume.parts import Parts
 from ...tasks import make_task
 from ...tasks.pronoun_sentences import PRONOUNS, pronoun_sentences
 from ...tasks.sentences import Sentences, counted, counts, of_role, read_frequencies, read_sentences, sentences
@@ -124,7 +125,7 @@ def _run(model: Model, s: Settings, given: Sentences) -> Study:
         )
     special = frozenset(getattr(model.tokenizer, "all_special_ids", ()))
     pairs = matched(given, found, frequencies(given, s), s.caliper, special)
-    reference = standard(model, given.prompts)
+    reference = Standard(**Parts(model, given.prompts)("reference", lambda: vars(standard(model, given.prompts))))
     work = Work(model, given, found, pairs, reference, s.level)
     arrays = work.measured(s.draws, s.seed) | work.compared()
     card = run_card(model, given.prompts, study="rotation", reference=reference.said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...errors import BadInput
 from ...geometry.standards import SPACES, Standard
+from ...resume.parts import Parts
 from ...stats import mean_interval
 from ...tasks.sentences import Sentences, word
 from .comparing import by_type, compare, over_words
@@ -42,6 +43,9 @@ class Work:
     level: float
     refused: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.part = Parts(self.model, self.given, self.found, self.pairs, self.reference, self.level)
+
     @cached_property
     def targets(self) -> list[Spot]:
         return [(o.sentence, o.position) for o in self.found]
@@ -62,7 +66,7 @@ class Work:
     def _everything(self) -> tuple[xr.Dataset, dict[str, Array]]:
         apart: list[Spot | None] = [*self.first, *[None] * (len(self.found) - len(self.first))]
         spots: dict[str, Sequence[Spot | None]] = {"target": self.targets, **self.controls, APART: apart}
-        return measure(self.model, self.given, spots, self.reference)
+        return self.part("angles", lambda: measure(self.model, self.given, spots, self.reference))
 
     @cached_property
     def first(self) -> list[Spot]:
@@ -82,7 +86,9 @@ class Work:
     def measured(self, draws: int, seed: int) -> Arrays:
         """`sentences`, `turns` and their `means`, `baselines`, `position_0`, `reference`."""
         target = self.turns.sel(who="target")
-        drawn, (low, high) = random_updates(target, self.model.d_model, draws, seed, self.level)
+        drawn, (low, high) = self.part(
+            "random updates", lambda: random_updates(target, self.model.d_model, draws, seed, self.level), draws, seed
+        )
         self.baselines["random update"] = drawn
         every = np.stack(list(self.baselines.values()))
         baselines = xr.Dataset(
@@ -164,13 +170,14 @@ class Work:
                 continue
             target, control = self._values("target", index), self._values(kind, index)
             grid = self._grid(MEASURES)
-            made[_key(kind)] = self._said(
-                compare(target, control, units, grid, self.level, resolution=ROUNDING), len(index)
-            )
+            found = self.part(kind, partial(compare, target, control, units, grid, self.level, resolution=ROUNDING))
+            made[_key(kind)] = self._said(found, len(index))
             if kind == MATCHED:
                 kinds = [self.found[i].type for i in index]
                 made |= self._over_words(target, control, kinds, [c for c in self.pairs if c], grid)
-                types = by_type(target, control, units, kinds, grid, self.level, ROUNDING)
+                types = self.part(
+                    "by type", partial(by_type, target, control, units, kinds, grid, self.level, ROUNDING)
+                )
                 if types is not None:
                     made["by_type"] = types.assign_attrs(units="degrees")
         for name, values in self.baselines.items():
@@ -181,9 +188,8 @@ class Work:
                 self.refused[f"baseline of {name}"] = f"{len(kept)} of {len(self.found)} targets have any."
                 continue
             angles = self._values("target", kept)[:, :1]
-            found = compare(
-                angles, control[kept][:, None], units, self._grid(("angle",)), self.level, resolution=ROUNDING
-            )
+            given = angles, control[kept][:, None], units, self._grid(("angle",)), self.level
+            found = self.part(name, partial(compare, *given, resolution=ROUNDING), control)
             made[_key(name)] = self._said(found, len(kept))
         return made
 
@@ -192,7 +198,7 @@ class Work:
     ) -> Arrays:
         words = [word(self.given.token(c.sentence, c.position)) for c in pairs]
         try:
-            found = over_words(target, control, kinds, words, grid, self.level)
+            found = self.part("over words", partial(over_words, target, control, kinds, words, grid, self.level))
         except BadInput as error:
             self.refused["matched comparison over words"] = str(error)
             return {}

@@ -65,47 +65,51 @@ def findings(arrays: Arrays, made: list[Check], facts: Mapping[str, Any]) -> Gro
     controls = _controls(arrays, facts)
     return [
         ("", [verdict(made)]),
-        ("Does it matter?", [_effect(arrays, facts)]),
+        ("Does it matter?", _effect(arrays, facts)),
         ("More than what chance removes?", [*controls[1:], *controls[:1], _norm(arrays, facts)]),
-        ("Variance and importance", [_variance(arrays, facts), _components(arrays)]),
-        ("Other edits, and what else changes", [_collateral(arrays, facts), _others(arrays, facts)]),
-        ("In the stream", [_depth(arrays, facts)]),
-        ("What was fitted and removed", [_material(arrays, facts), _energy(arrays, facts)]),
+        ("Variance and importance", [*_variance(arrays, facts), _components(arrays)]),
+        ("Other edits, and what else changes", [*_collateral(arrays, facts), _others(arrays, facts)]),
+        ("In the stream", _depth(arrays, facts)),
+        ("What was fitted and removed", [*_material(arrays, facts), _energy(arrays, facts)]),
     ]
 
 
-def _material(arrays: Arrays, facts: Mapping[str, Any]) -> str:
+def _material(arrays: Arrays, facts: Mapping[str, Any]) -> list[str]:
     texts, layers, look = facts["texts"], arrays["by_layer"], facts["look"]
     n = int((texts.test.lengths - 2).clamp_min(0).sum())
     base = float(arrays["measured"]["base"].mean())
     one = layers.sel(layer=look)
     held = (
-        f"; at L{look}, which is drawn below, {percent(one['share'])} of the variance of the fitted tokens lies in it"
+        f"At L{look}, which is drawn below, {percent(one['share'])} of the variance of the fitted tokens lies in it "
+        f"and {percent(one['share_tested'])} of the tested ones."
     )
     fitted = f"{int(texts.fit.lengths.sub(1).sum())} tokens of {several(len(texts.fit), 'text')}"
-    return (
-        f"Fitted on {fitted} and tested on {n} "
-        f"tokens of {len(texts.test)} others ({texts.source}); unedited, the model gives the next token "
-        f"{number(base)} nats on average{held} and {percent(one['share_tested'])} of the tested ones."
-    )
+    return [
+        f"Fitted on {fitted} and tested on {n} tokens of {len(texts.test)} others ({texts.source}).",
+        f"Unedited, the model gives the next token {number(base)} nats on average. {held}",
+    ]
 
 
-def _effect(arrays: Arrays, facts: Mapping[str, Any]) -> str:
+def _effect(arrays: Arrays, facts: Mapping[str, Any]) -> list[str]:
     data = arrays["by_layer"]
     alpha = 1 - float(data.attrs["level"])
     certain = data["p_corrected"].values <= alpha
     parts = [_layer(data.isel(layer=int(i))) for i in np.flatnonzero(certain)]
     rest = data.isel(layer=np.flatnonzero(~certain))
-    said = (
-        f"Without {what(facts)}, the next token's log-probability changes in {certain.sum()} of {certain.size} layers "
-        f"(sign-flip max-T over layers, {number(alpha, 2)}, {data.attrs['families']} families)"
+    lead = (
+        f"Without {what(facts)}, the next token's log-probability changes in {certain.sum()} of {certain.size} layers."
     )
+    if parts:
+        most = data.isel(layer=int(np.abs(data["effect"].values).argmax()))
+        size = between(most["effect"], most["low"], most["high"])
+        lead += f" It changes most in L{int(most['layer'])}, by {size} nats a token."
+    said = f"By sign-flip max-T over layers, {number(alpha, 2)}, {data.attrs['families']} families"
     said += f": {'; '.join(parts)} nats a token." if parts else "."
     if rest.sizes["layer"]:
-        most = float(np.abs(np.stack([rest["low"].values, rest["high"].values])).max())
+        end = float(np.abs(np.stack([rest["low"].values, rest["high"].values])).max())
         names = _list([f"L{int(n)}" for n in rest["layer"].values])
-        said += f" Null: in {names} it cannot be told from 0; the intervals lie within {number(most)} nats of it."
-    return said + (f" But {data.attrs['warning']}" if data.attrs["warning"] else "")
+        said += f" Null: in {names} it cannot be told from 0; the intervals lie within {number(end)} nats of it."
+    return [lead, said + (f" But {data.attrs['warning']}" if data.attrs["warning"] else "")]
 
 
 def _layer(one: xr.Dataset) -> str:
@@ -179,14 +183,15 @@ def _components(arrays: Arrays) -> str:
     )
 
 
-def _variance(arrays: Arrays, facts: Mapping[str, Any]) -> str:
+def _variance(arrays: Arrays, facts: Mapping[str, Any]) -> list[str]:
     found = facts["relation"]
     if not found:
-        return "Variance and effect cannot be related over so few layers."
+        return ["Variance and effect cannot be related over so few layers."]
     r = f"{number(found['r'], 2)} [{number(found['low'], 2)}, {number(found['high'], 2)}]"
+    lead = f"Over {found['layers']} layers, the share of variance and the size of the effect correlate at r = {r}."
     said = (
-        f"Over {found['layers']} layers, the share of variance and the size of the effect correlate at r = {r} (texts "
-        "resampled; layers are neighbours and no sample, so this is a description and has no p-value)."
+        "That interval is over texts, resampled; layers are neighbours and no sample, so r is a description and has no "
+        "p-value."
     )
     if "components" in arrays:
         data = arrays["components"]
@@ -195,7 +200,7 @@ def _variance(arrays: Arrays, facts: Mapping[str, Any]) -> str:
         if rows:
             ends = f"{number(min(rows), 2)} to {number(max(rows), 2)}"
             said += f" Among the single components of a layer, r runs from {ends}."
-    return said
+    return [lead, said]
 
 
 def _others(arrays: Arrays, facts: Mapping[str, Any]) -> str:
@@ -214,7 +219,7 @@ def _apart(one: xr.Dataset) -> str:
     return f"{'differs from it' if told else 'not told from it'}, {p_value(one['p_corrected'])}"
 
 
-def _collateral(arrays: Arrays, facts: Mapping[str, Any]) -> str:
+def _collateral(arrays: Arrays, facts: Mapping[str, Any]) -> list[str]:
     look = facts["look"]
     one = arrays["by_layer"].sel(layer=look)
     low, high = number(one["kl_low"]), number(one["kl_high"])
@@ -222,13 +227,14 @@ def _collateral(arrays: Arrays, facts: Mapping[str, Any]) -> str:
         f"{NAMES[str(k)]} {number(arrays['controls']['kl'].sel(layer=look, control=k))}"
         for k in arrays["controls"]["control"].values
     ]
-    return (
-        f"Collateral: the whole next-token distribution moves by a KL of {number(one['kl'])} [{low}, {high}] nats a "
-        f"token at L{look}; under {', '.join(parts)}."
-    )
+    return [
+        f"The whole next-token distribution moves by a KL of {number(one['kl'])} [{low}, {high}] nats a token when "
+        f"L{look} is edited.",
+        f"Under the controls that KL is: {', '.join(parts)}.",
+    ]
 
 
-def _depth(arrays: Arrays, facts: Mapping[str, Any]) -> str:
+def _depth(arrays: Arrays, facts: Mapping[str, Any]) -> list[str]:
     look, data = facts["look"], arrays["depth"]
     one = data.sel(edited=look)
     last = int(data["layer"].values[-1])
@@ -240,11 +246,11 @@ def _depth(arrays: Arrays, facts: Mapping[str, Any]) -> str:
     said = f"Edited at L{look}, a token's stream differs by {at(look, 'removed')} of its own norm after that layer"
     if last != look:
         said += f" and by {at(last, 'removed')} after the last"
+    more = "The final norm is not in it, nor position 0."
     if "same norm" in data["kind"].values:
-        said += f"; under a random direction of the same norm by {at(look, 'same norm')}"
-        if last != look:
-            said += f" and {at(last, 'same norm')}"
-    return said + ". The final norm is not in it, nor position 0."
+        after = f" and {at(last, 'same norm')}" if last != look else ""
+        more = f"Under a random direction of the same norm by {at(look, 'same norm')}{after}. {more}"
+    return [f"{said}.", more]
 
 
 def _energy(arrays: Arrays, facts: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from ...geometry.energy import energy_by_token
 from ...geometry.subspaces import Subspace, fit_subspaces
 from ...model import Model
 from ...results import run_card
+from ...resume.parts import Parts
 from ..study import Study, grouped, only
 from ..threads import threads_for
 from .arms import arms
@@ -113,25 +114,26 @@ def _run(model: Model, settings: Settings) -> tuple[Study, dict[str, Subspace]]:
     _sensible(model, settings)
     texts = material(model, settings)
     made = arms(fit_subspaces(model, texts.fit, settings.site, settings.layers), settings)
-    measured = measure(model, texts.test, made)
-    kept = held_out(model, texts.test, made)
+    part = Parts(model, settings, texts.fit, texts.test, made.removed)
+    measured = part("effects", lambda: measure(model, texts.test, made))
+    kept = part("tested tokens", lambda: held_out(model, texts.test, made))
     layers = by_layer(measured, made, kept, settings.level)
     look = settings.look
     if look is None:
         look = int(layers["layer"].values[np.abs(layers["effect"].values).argmax()])
     arrays: dict[str, Any] = {
         "by_layer": layers,
-        "controls": against_controls(measured, settings.level),
+        "controls": part("controls", lambda: against_controls(measured, settings.level)),
         "measured": measured,
         "spectra": kept,
-        "depth": change_over_depth(model, texts.test, made, settings.level),
-        "energy": energy_by_token(model, texts.fit, made.removed[look]),
+        "depth": part("depth", lambda: change_over_depth(model, texts.test, made, settings.level)),
+        "energy": part("energy", lambda: energy_by_token(model, texts.fit, made.removed[look])),
     }
-    single = components(measured, made, settings.level)
+    single = part("components", lambda: components(measured, made, settings.level))
     if single is not None:
         arrays["components"] = single
     shown = example(measured, look)
-    arrays |= looks(model, texts.test, made, look, shown)
+    arrays |= part("looks", lambda: looks(model, texts.test, made, look, shown))
     arrays["tokens"] = tokens(texts, measured, [shown, *_others(shown, settings.shown, len(texts.test))])
     facts = {
         "settings": settings, "texts": texts, "look": look, "shown": shown,

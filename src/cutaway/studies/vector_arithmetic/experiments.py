@@ -24,6 +24,7 @@ from ...readout.editing import readout_edit
 from ...readout.score import readout_score
 from ...readout.stages import READINGS, stages
 from ...results import run_card
+from ...resume.parts import Parts
 from ...stats import max_t, mean_interval
 from ...steering import Outcomes, Where
 from ...trace import Trace
@@ -130,6 +131,10 @@ class _Shares:
         return stages(self.bench.traces[self.context])
 
     def __call__(self, vectors: Tensor) -> dict[str, np.ndarray]:
+        part = Parts(self.bench.model, self.bench.prompts(self.context), self.bench.strength)
+        return part(f"readout edits, {self.context}", lambda: self._turned(vectors), vectors)
+
+    def _turned(self, vectors: Tensor) -> dict[str, np.ndarray]:
         trace, stage = self.bench.traces[self.context], self.stage
         given = vectors if vectors.dim() == 2 else list(vectors)
         made: dict[str, np.ndarray] = {}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from ...directions import Direction, direction
 from ...errors import BadInput, Refused, did_you_mean
 from ...model import Model
 from ...results import run_card
+from ...resume.parts import Parts
 from ...steering import Where
 from ..study import Study, grouped, only
 from ..threads import threads_for
@@ -126,7 +128,9 @@ def _run(model: Model, settings: Settings) -> tuple[Study, Direction]:
     layer = chosen.where.layers[0]
     other = splits[others[0]][0] if others else None
     controls = ladder(chosen.direction, material(model, fit, other, test, s.site, layer), s.draws, s.seed)
-    arrays: dict[str, Any] = {"stages": all_stages(model, list(relations.values())), "choice": chosen.table}
+    part = Parts(model, s, relations, chosen.direction, chosen.where)
+    staged = part("stages", lambda: all_stages(model, list(relations.values())))
+    arrays: dict[str, Any] = {"stages": staged, "choice": chosen.table}
     few = max(2, s.flip_draws // 50)
     steps: dict[str, Callable[[], Any]] = {
         "map": lambda: strength_map(bench, s.strengths),
@@ -137,15 +141,15 @@ def _run(model: Model, settings: Settings) -> tuple[Study, Direction]:
     }
     if other is not None and not s.vector:
         steps["kinds"] = lambda: other_ways(bench, kinds(model, fit, other, chosen.direction, s.site))
-    arrays |= ladders(bench, controls)
+    arrays |= part("ladders", lambda: ladders(bench, controls))
     for name, do in steps.items():
         try:
-            arrays[name] = do()
+            arrays[name] = part(name, do)
         except Refused as error:
             refused[name.replace("_", " ")] = str(error)
     arrays |= compared(bench)
     for name in others:
-        arrays[f"relation_{name}"] = _elsewhere(model, s, splits, name)
+        arrays[f"relation_{name}"] = part(f"relation {name}", partial(_elsewhere, model, s, splits, name))
     facts = {"settings": s, "fit": fit, "test": test, "chosen": chosen, "few": few, "others": others}
     made = checks(bench, controls, arrays)
     done = Study(

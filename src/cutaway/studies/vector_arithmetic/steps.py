@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,6 +16,8 @@ from ...prompts import Prompts
 from ...readout.flips import MEASURES, readout_flips
 from ...readout.linear import LinearReadout
 from ...results import run_card
+from ...resume.parts import Parts
+from ...trace import Trace
 from .experiments import CONTEXTS, Bench
 
 STEPS = tuple(2.0**k for k in range(-3, 5))
@@ -42,13 +46,9 @@ def flip_curves(bench: Bench, controls: Mapping[str, Control], draws: int) -> xr
         trace = bench.traces[context]
         for a, vectors in enumerate(arms.values()):
             given = vectors if vectors.dim() == 2 else list(vectors)
-            found = readout_flips(trace, given, layers, limit=STEPS[-1], measure=("pair", "target"))
-            some = given[: max(10, draws // 10)]  # any change is a pass over the vocabulary for each token
-            changed = readout_flips(trace, some, layers, limit=STEPS[-1], measure=("change",))["change"]
-            if vectors.dim() == 3:  # the boundary is nearest on the side of the token that does not lead
-                other = readout_flips(trace, list(-vectors), layers, limit=STEPS[-1])
-                found = found.assign({m: np.minimum(found[m], other[m]) for m in ("pair", "target")})
-                changed = changed.where(changed < other["change"], other["change"])
+            few = max(10, draws // 10)
+            part = Parts(bench.model, bench.prompts(context), draws, vectors)
+            found, changed = part(f"flips, {context}", partial(_flips, trace, given, layers, few))
             for m, measure in enumerate(MEASURES):
                 one = changed if measure == "change" else found[measure]
                 far = one.transpose("layer", ...).values.reshape(len(layers), -1)
@@ -74,6 +74,18 @@ def flip_curves(bench: Bench, controls: Mapping[str, Control], draws: int) -> xr
             units="share of items and draws; steps are multiples of the vector's norm",
         ),
     )  # fmt: skip
+
+
+def _flips(trace: Trace, given: Any, layers: list[int], few: int) -> tuple[xr.Dataset, xr.DataArray]:
+    """Steps to `pair` and `target` of every vector, and of the first `few` to any change, which is a pass over the
+    vocabulary for each token."""
+    found = readout_flips(trace, given, layers, limit=STEPS[-1], measure=("pair", "target"))
+    changed = readout_flips(trace, given[:few], layers, limit=STEPS[-1], measure=("change",))["change"]
+    if isinstance(given, list):  # the boundary is nearest on the side of the token that does not lead
+        other = readout_flips(trace, [-v for v in given], layers, limit=STEPS[-1])
+        found = found.assign({m: np.minimum(found[m], other[m]) for m in ("pair", "target")})
+        changed = changed.where(changed < other["change"], other["change"])
+    return found, changed
 
 
 def _closed_form(bench: Bench, found: xr.Dataset) -> np.ndarray:  # [layer, step]
