@@ -162,6 +162,7 @@ def measured(chromium: Any, url: str, texts: Callable[[], tuple[str, str]], time
         for what, taken in {"first paint": [paint], **_used(page, *texts())}.items():
             found.setdefault(what, []).extend(taken)
         page.context.close()
+        print({what: round(taken[-1]) for what, taken in found.items()}, file=sys.stderr, flush=True)
     return found
 
 

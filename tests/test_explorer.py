@@ -520,6 +520,12 @@ def test_the_python_that_is_offered_gives_the_numbers_that_are_shown(subject: Su
             assert again == pytest.approx(draws[metric], abs=2e-3), (metric, name)
 
 
+def numbers(packed: str) -> np.ndarray:
+    """What the page's script reads of packed numbers."""
+    kind, _, data = packed.partition(":")
+    return np.frombuffer(base64.b64decode(data), f"<{kind}").astype(float)
+
+
 @pytest.mark.usefixtures("loaded")
 def test_the_python_of_every_view_gives_the_numbers_that_are_shown(
     subject: Subject, capsys: pytest.CaptureFixture[str]
@@ -531,14 +537,13 @@ def test_the_python_of_every_view_gives_the_numbers_that_are_shown(
     )
     made = ask(subject, kind="lens", text=A)
     found = offered(made)["found"]["probability"].isel(prompt=0)
-    drawn = made.parts[0].data["cells"]  # token, probability, token, probability, ... of each layer and position
-    assert [row[p][1] for row in drawn for p in range(6)] == pytest.approx(found.isel(rank=0).values.ravel(), rel=1e-3)
+    drawn = numbers(made.parts[0].data["probability"])  # [layer, position, rank]
+    assert drawn == pytest.approx(found.transpose("layer", "position", "rank").values.ravel(), rel=1e-4)
     made = ask(subject, kind="attribution", text=A, other=B)
     assert float(offered(made)["found"].sum()) == pytest.approx(made.facts["total"], abs=2e-3)
     made = ask(subject, kind="attention", text=A)
-    packed = [base64.b64decode(head["weights"]) for head in made.parts[0].data["heads"]]  # 65535ths
-    drawn = np.array([np.frombuffer(one, "<u2") for one in packed]) / 65535
-    found = offered(made)["found"].isel(prompt=0).values.reshape(len(packed), 6, 6)
+    drawn = np.array([numbers(head["weights"]) for head in made.parts[0].data["heads"]])  # up to the diagonal
+    found = offered(made)["found"].isel(prompt=0).values.reshape(len(drawn), 6, 6)
     assert drawn == pytest.approx(found[:, *np.tril_indices(6)], abs=1e-4)
     made = ask(subject, kind="compare", text=A, other=B)
     capsys.readouterr()

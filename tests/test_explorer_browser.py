@@ -344,7 +344,12 @@ def test_python_and_command_line_are_copied(browser: Browser, url: str) -> None:
         page.get_by_text("Copied.", exact=True).wait_for()
         assert page.evaluate("navigator.clipboard.readText()") == f"cutaway top -p '{A}'"
         page.get_by_role("button", name="Copy all Python").click()
-        assert "cutaway.attribute(t" in page.evaluate("navigator.clipboard.readText()")
+        page.locator("#status", has_text="Copied.").wait_for()
+        copied, space = page.evaluate("navigator.clipboard.readText()"), {}
+        assert copied.count("cutaway.load(") == 1
+        exec(compile(copied, "copied", "exec"), space)  # its last answer is what is shown last
+        shown = re.search(r"= ([-+][\d.]+) logits", page.locator("figure.splitting .heading").first.inner_text())
+        assert shown and float(shown[1]) == pytest.approx(float(space["found"].sum()), rel=5e-3)
 
 
 def test_a_bad_question_is_one_message_beside_the_form(browser: Browser, url: str) -> None:

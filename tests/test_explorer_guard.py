@@ -279,3 +279,13 @@ def test_a_body_that_does_not_come_is_not_waited_for(port: int) -> None:
         answer = spoken(port, written("POST", "/api/ask", named, JSON, announced))
         assert status_of(answer) == 408 and b"did not arrive" in answer
     assert status_of(spoken(port, written("GET", "/api/state", named))) == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "evil.example"])
+def test_a_body_that_is_none_is_refused_without_a_traceback(port: int, caplog: Any, host: str, method: str) -> None:
+    """It comes with its head, so that the server refuses it before the application has answered the head."""
+    head = written(method, "/api/ask", {"host": [host.encode()]}, JSON, b"Transfer-Encoding: chunked")
+    with caplog.at_level(logging.WARNING):
+        assert status_of(spoken(port, head + b"zz\r\n")) in (0, 400)
+    assert not [one for one in caplog.records if one.exc_info]

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .limits import BODY, PATIENCE
-from .refusal import Refusal
+from .refusal import Refusal, bad
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -70,6 +70,8 @@ class Guard:
         headers = Headers(scope=scope)
         try:
             self._check_names(headers)
+            if not scope["query_string"].isascii():
+                raise bad("The address is none.", "It has bytes that no address has.", "Write them with %.")
             if self._is_entrance(scope):
                 response = RedirectResponse("/", 303)
                 response.set_cookie(COOKIE, str(self.token), httponly=True, samesite="strict")

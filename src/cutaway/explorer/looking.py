@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import attention_patterns, attribute, lens
+from .. import attention_patterns, attribute
 from ..errors import Refused
 from ..figures import attention_figure, lens_figure, next_token_table, split_terms, splitting
 from ..figures.contributions import largest, place_of
@@ -19,7 +19,7 @@ from . import written
 from .answer import Answer
 from .limits import WEIGHTS
 from .question import Question
-from .subject import Subject
+from .subject import CHOICES, Subject
 from .sweeps import Progress
 
 
@@ -69,14 +69,14 @@ def token_row(names: list[str], ids: list[int], prompt: str) -> Picture:
 def lens_answer(subject: Subject, question: Question, progress: Progress) -> Answer:
     """What every layer would predict."""
     answer, foil = subject.targets(question)
-    found = lens(subject.trace(question.text), top=8, of=[answer, foil])
+    found = subject.lens(question.text, answer, foil)
     picture = replace(lens_figure(found, 0), places={"prompt": question.prompt})
     return Answer(
         "Layer by layer: the logit lens" + (", prompt B" if question.prompt == "B" else ""),
         [],
         [picture],
         written.python(
-            subject, question, "", "", f"found = cutaway.lens(t, top=8, of={[answer, foil]!r})", written.SHOW
+            subject, question, "", "", f"found = cutaway.lens(t, top={CHOICES}, of={[answer, foil]!r})", written.SHOW
         ),
         written.shell(subject, "lens", question.text, "--of", answer, "--of", foil),
         {"of": [answer, foil]},

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
-from .. import lens, patch, views
+from .. import patch, views
 from ..errors import BadInput
 from ..figures import effect_grid
 from ..tokens import shown
@@ -44,8 +44,8 @@ def compare(subject: Subject, question: Question, progress: Progress) -> Answer:
         subject, runs[0].logits[0, -1], runs[1].logits[0, -1], ("A", "B"), "Next token after A and after B"
     )
     series = {}
-    for name, run in zip("AB", runs, strict=True):
-        found = lens(run, top=1, of=[answer, foil]).isel(prompt=0, position=run.prompts.n_positions - 1)
+    for name, text in zip("AB", (question.text, question.other), strict=True):
+        found = subject.lens(text, answer, foil).isel(prompt=0, position=-1)
         series[name] = (found["of_logit"].isel(of=0) - found["of_logit"].isel(of=1)).values.tolist()
     ticks = [f"L{k}" for k in range(subject.model.n_layers)]
     quantity = f"logit({shown(answer)}) - logit({shown(foil)})"

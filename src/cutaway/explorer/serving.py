@@ -8,6 +8,7 @@ import secrets
 import socket
 import sys
 import webbrowser
+from contextlib import suppress
 from typing import Any
 
 from ..errors import BadInput
@@ -78,10 +79,25 @@ def serve(worker: Worker, shelf: Shelf, sock: socket.socket, host: str, token: s
 def configured(app: Any) -> Any:
     """How the application is served, whichever of uvicorn's optional packages are there."""
     import uvicorn
+    from h11 import LocalProtocolError
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Protocol(H11Protocol):
+        """Closes a connection to which no refusal can be written any more (uvicorn's has a body, for HEAD too)."""
+
+        def send_400_response(self, msg: str) -> None:
+            try:
+                super().send_400_response(msg)
+            except LocalProtocolError:
+                self.transport.close()
+
+    async def served(scope: Any, receive: Any, send: Any) -> None:
+        with suppress(LocalProtocolError):  # what followed the head was no body: the server has refused it by itself
+            await app(scope, receive, send)
 
     return uvicorn.Config(
-        app,
-        http="h11",
+        served,
+        http=Protocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, Refused
 from .limits import RECORDED, TOKENS
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..trace import Trace
 
 KEPT = 6
+CHOICES = 8
+"""Tokens that a cell of a lens lists."""
 VIEWED = ("attn_out", "mlp_out", "z", "v", "pattern")
 """Sites that the views of a prompt read in every layer."""
 
@@ -27,6 +29,7 @@ class Subject:
     def __init__(self, model: Model, name: str, options: Mapping[str, str] | None = None) -> None:
         self.model, self.name, self.options = model, name, dict(options or {})
         self._runs: OrderedDict[str, Trace] = OrderedDict()
+        self._lenses: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
         self._viewed: tuple[str, ...] | None = None
 
     def token(self, text: str) -> str:
@@ -81,6 +84,18 @@ class Subject:
         seen = copy(self._runs[text])  # what a run computes does not depend on what it is asked about
         seen.prompts = prompts
         return seen
+
+    def lens(self, text: str, answer: str, foil: str) -> Any:
+        """The lens of a prompt that follows an answer and a foil; read once, since it takes the whole vocabulary."""
+        from ..readout.lenses import lens
+
+        key = (text, answer, foil)
+        if key not in self._lenses:
+            self._lenses[key] = lens(self.trace(text), top=CHOICES, of=[answer, foil])
+            while len(self._lenses) > KEPT:
+                self._lenses.popitem(last=False)
+        self._lenses.move_to_end(key)
+        return self._lenses[key]
 
     def _recorded(self, n: int) -> tuple[str, ...]:
         """What is recorded in the run itself, so that no block is run again for it; nothing where that is much."""
