@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -225,6 +226,7 @@ def drivers(wanted: int, seed: int, address: str | None = None) -> bool:
 
 def remote() -> bool:
     """A cluster that runs already, connected to by its address: a worker is killed, then drivers."""
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     from cutaway.workers import on_ray
 
     with socket.socket() as free:
@@ -234,8 +236,7 @@ def remote() -> bool:
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="r") as place, faults.small_shards():
         begin = time.perf_counter()
         command = [str(Path(sys.executable).parent / "ray"), "start", *ours, "--block", "--include-dashboard=false"]
-        quiet = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-        head = subprocess.Popen([*command, f"--temp-dir={place}/ray"], stdout=subprocess.DEVNULL, env=quiet)
+        head = subprocess.Popen([*command, f"--temp-dir={place}/ray"], stdout=subprocess.DEVNULL)
         try:
             plain, fine = faults.work(n=24, metric=["logit_diff", faults.slow()]), True
             for _ in range(120):

@@ -66,9 +66,12 @@ def _connect(address: str | None, workers: int | None) -> bool:
         return True
     try:
         ray.init(address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise BadInput(f"There is no Ray cluster at {address} that could be used: {said}") from None
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        said = " ".join(str(error).split())[:300].rstrip(".")
+        raise BadInput(
+            f"There is no Ray cluster at {address} that could be used: {said}. If it asks for a token, set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here, as its machines have them."
+        ) from None
     return True
 
 
