@@ -297,7 +297,7 @@ def test_a_sweep_whose_result_is_too_large_is_refused_before_anything_runs(metri
     calls: list[int] = []
     handle = model.hf.transformer.h[0].register_forward_pre_hook(lambda *_: calls.append(1))
     with pytest.raises(
-        cutaway.BadInput, match=r"8 cells x 6 prompts would take about .* more than its limit of 1 kB\. "
+        cutaway.BadInput, match=r"12 cells x 6 prompts would take about .* more than its limit of 1 kB\. "
     ):
         cutaway.sweep(model, prompts, edits, metric, limit=1000)
     with pytest.raises(cutaway.BadInput, match="raise limit="):
@@ -306,7 +306,7 @@ def test_a_sweep_whose_result_is_too_large_is_refused_before_anything_runs(metri
     found = cutaway.sweep(model, prompts, edits, metric, limit=plan.memory.results)
     handle.remove()
     arrays = sum(found[name].nbytes for name in ("value", "effect", "normalized") if name in found)
-    assert calls and plan.memory.results >= arrays + 8 * 400
+    assert calls and plan.memory.results >= arrays + 12 * 400
 
 
 def test_a_grid_that_nobody_can_plan_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,11 +316,11 @@ def test_a_grid_that_nobody_can_plan_is_refused_before_it_is_made(monkeypatch: p
     one = cutaway.ablate("mlp_act", neurons=[0, 1, 2], positions="each")
     monkeypatch.setattr(cells, "_Changes", None)
     monkeypatch.setattr(cells, "CELLS", 3 * 9 * model.n_layers - 1)
-    with pytest.raises(cutaway.BadInput, match=r"This grid has 54 cells, and one sweep takes 53 at most"):
+    with pytest.raises(cutaway.BadInput, match=r"This grid has 81 cells, and one sweep takes 80 at most"):
         cutaway.sweep(model, prompts, one)
     monkeypatch.undo()
     monkeypatch.setattr(cells, "CELLS", 100)
-    with pytest.raises(cutaway.BadInput, match="This grid has 2,916 cells"):
+    with pytest.raises(cutaway.BadInput, match="This grid has 6,561 cells"):
         cutaway.sweep(model, prompts, one & one)
 
 

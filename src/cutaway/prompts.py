@@ -276,13 +276,13 @@ def single_token(tokenizer: Any, token: Token, what: str, vocab_size: int) -> in
     if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
         return int(ids[0])
     if len(ids) == 1 or not ids:
-        raise BadInput(f"{what} {token!r} is not in the tokenizer's vocabulary.")
-    pieces = " + ".join(shown(t) for t in token_texts(tokenizer, ids))
+        raise BadInput(f"{what} {_excerpt(token)} is not in the tokenizer's vocabulary.")
+    pieces = prose(" + ".join(shown(t) for t in token_texts(tokenizer, ids)), 200)
     hint = ""
     if not token.startswith(" ") and len(encoded(tokenizer, " " + token)) == 1:
-        hint = f" With a leading space, {' ' + token!r}, it is one."
+        hint = f" With a leading space, {_excerpt(' ' + token)}, it is one."
     raise BadInput(
-        f"{what} {token!r} is {len(ids)} tokens ({pieces}); scoring its first one alone would mislead.{hint} "
+        f"{what} {_excerpt(token)} is {len(ids)} tokens ({pieces}); scoring its first one alone would mislead.{hint} "
         "Choose a word that is a single token, or give a token id."
     )
 
