@@ -19,7 +19,7 @@ from ...errors import BadInput, Refused
 from ...model import Model
 from ...prompts import Prompts, Token
 from ...readout.annotation import annotate
-from ...readout.attribution import attribute
+from ...readout.attribution import terms_of
 from ...readout.bos import bos_sensitivity
 from ...readout.lenses import cumulative, lens
 from ...readout.patterns import attention_patterns
@@ -82,7 +82,7 @@ def run(model: Model, settings: Settings) -> Study:
     refused = {}
     for by in SPLITS:
         try:
-            arrays[f"by_{by}"] = part(f"attribution by {by}", partial(attribute, trace, by=by, toward=toward))
+            arrays[f"by_{by}"] = part(f"attribution by {by}", partial(terms_of, trace, by=by, toward=toward))
         except Refused as error:
             refused[f"attribution by {by}"] = str(error)
     try:
