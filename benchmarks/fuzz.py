@@ -43,7 +43,7 @@ def one(data: bytes) -> None:
         3: (file, direction),
         4: (file, load_subspaces),
         5: (file, lambda path: parse(json.loads(path.read_bytes()))),
-        6: (FOLDER / "manifest.json", lambda path: _continued(FOLDER, {"budget": 40})),
+        6: (FOLDER / "manifest.json", lambda path: _continued(FOLDER, {"budget": 40}, 40)),
         7: (STORE._path(0, 0), lambda path: STORE.load(0, 0, {"a": (2,)})),
         8: (file, lambda path: _decoded(path, True, 2**20)),
     }
