@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,3 +27,15 @@ def measured(name: str, attn: str = "eager", dtype: torch.dtype = torch.float32)
 def model_of():
     """`model_of(name, attn, dtype)`: a `cutaway.Model` of a tiny random family."""
     return measured
+
+
+def pair_file(folder: Path) -> Path:
+    """A file of two pairs of prompts, each the other's corruption."""
+    a, b = "The capital of Poland is", "The capital of Peru is"
+    rows = [
+        {"clean": a, "corrupt": b, "answer": " Warsaw", "foil": " Lima"},
+        {"clean": b, "corrupt": a, "answer": " Lima", "foil": " Warsaw"},
+    ]
+    path = folder / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path

@@ -24,6 +24,7 @@ import torch
 from starlette.testclient import TestClient
 
 import cutaway
+from conftest import pair_file
 from cutaway import cli
 from cutaway.errors import BadInput
 from cutaway.explorer import app, limits, serving, worker
@@ -55,11 +56,8 @@ def subject(model: cutaway.Model) -> Subject:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study, a sweep, and something else."""
     folder = tmp_path_factory.mktemp("saved")
-    pair = {"clean": A, "corrupt": B, "answer": " Warsaw", "foil": " Lima"}
-    other = {"clean": B, "corrupt": A, "answer": " Lima", "foil": " Warsaw"}
-    (folder / "pairs.jsonl").write_text(f"{json.dumps(pair)}\n{json.dumps(other)}\n", encoding="utf-8")
     assert cli.run(["study", "attribution", "-p", A, "--answer", " Warsaw", "-q", "-o", str(folder / "poland")]) == 0
-    pairs = ["--pairs", str(folder / "pairs.jsonl"), "--site", "z", "-q"]
+    pairs = ["--pairs", str(pair_file(folder)), "--site", "z", "-q"]
     assert cli.run(["patch", *pairs, "-o", str(folder / "sweep")]) == 0
     (folder / "secret.txt").write_text("not served", encoding="utf-8")
     return folder

@@ -16,6 +16,7 @@ import pytest
 import cutaway
 import wordy
 from browsing import Browser, Seen, needs_browser, serious, started
+from conftest import pair_file
 from cutaway import cli
 
 pytestmark = [pytest.mark.browser, needs_browser]
@@ -405,10 +406,7 @@ def test_hostile_tokens_are_visible_and_do_not_run(browser: Browser) -> None:
 
 
 def test_saved_results_open_without_a_model(browser: Browser, tmp_path: Path) -> None:
-    pairs = tmp_path / "pairs.jsonl"
-    rows = [{"clean": A, "corrupt": B, "answer": " Warsaw", "foil": " Lima"},
-            {"clean": B, "corrupt": A, "answer": " Lima", "foil": " Warsaw"}]  # fmt: skip
-    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    pairs = pair_file(tmp_path)
     assert cli.run(["study", "attribution", "-p", A, "--answer", " Warsaw", "-q", "-o", str(tmp_path / "poland")]) == 0
     assert cli.run(["patch", "--pairs", str(pairs), "--site", "z", "-q", "-o", str(tmp_path / "sweep")]) == 0
     study = json.loads((tmp_path / "poland" / "result.json").read_text(encoding="utf-8"))

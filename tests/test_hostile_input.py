@@ -26,6 +26,7 @@ from safetensors.torch import save
 from starlette.testclient import TestClient
 
 import cutaway
+from conftest import pair_file
 from cutaway import cli
 from cutaway.errors import CutawayError
 from cutaway.explorer import app
@@ -62,11 +63,7 @@ def harmless(folder: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved")
-    a, b = "The capital of Poland is", "The capital of Peru is"
-    one = {"clean": a, "corrupt": b, "answer": " Warsaw", "foil": " Lima"}
-    two = {"clean": b, "corrupt": a, "answer": " Lima", "foil": " Warsaw"}
-    (folder / "pairs.jsonl").write_text(f"{json.dumps(one)}\n{json.dumps(two)}\n", encoding="utf-8")
-    args = ["patch", "--pairs", str(folder / "pairs.jsonl"), "--site", "z", "-q", "-o", str(folder / "sweep")]
+    args = ["patch", "--pairs", str(pair_file(folder)), "--site", "z", "-q", "-o", str(folder / "sweep")]
     assert cli.run(args) == 0
     return folder / "sweep"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import resource
 import sys
@@ -16,6 +15,7 @@ import torch
 
 import cutaway
 import faults
+from conftest import pair_file
 from cutaway import cli
 from cutaway.parts import out_of_memory
 
@@ -24,11 +24,7 @@ A, B = "The capital of Poland is", "The capital of Peru is"
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tmp_path = tmp_path_factory.mktemp("pairs")
-    one = {"clean": A, "corrupt": B, "answer": " Warsaw", "foil": " Lima"}
-    two = {"clean": B, "corrupt": A, "answer": " Lima", "foil": " Warsaw"}
-    (tmp_path / "pairs.jsonl").write_text(f"{json.dumps(one)}\n{json.dumps(two)}\n", encoding="utf-8")
-    return tmp_path / "pairs.jsonl"
+    return pair_file(tmp_path_factory.mktemp("pairs"))
 
 
 def command(pairs: Path, out: Path, said: Path, limit: Callable[[], None]) -> int:
