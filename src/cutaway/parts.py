@@ -6,13 +6,12 @@ only where memory runs out it is halved, and the work goes on with the prompts t
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import TypeVar
 
 import torch
 
+from .heap import give_back_freed
 from .prompts import Prompts
 
 TOKENS = 4096
@@ -61,23 +60,6 @@ def in_parts(n: int, size: int, work: Callable[[list[int]], Made]) -> Iterator[t
             give_back_freed()
 
 
-@cache
-def _trim() -> Callable[[int], int] | None:
-    """What makes the C library give freed memory back; None where it has no such call."""
-    try:
-        return ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # not glibc
-        return None
-
-
-def give_back_freed() -> None:
-    """Freed memory goes back to the system. Parts free blocks of megabytes among small ones that stay, and glibc would
-    keep as much again as is alive."""
-    trim = _trim()
-    if trim is not None:
-        trim(0)
-
-
 def out_of_memory(error: BaseException) -> bool:
     """Whether an allocator gave up: PyTorch's on a GPU or on the CPU, or NumPy's."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -88,4 +70,4 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-__all__ = ["LOGITS", "TOKENS", "at_once", "give_back_freed", "in_parts", "logits_at_once", "out_of_memory", "slices"]
+__all__ = ["LOGITS", "TOKENS", "at_once", "in_parts", "logits_at_once", "out_of_memory", "slices"]

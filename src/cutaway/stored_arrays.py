@@ -137,7 +137,8 @@ def _decoded(path: Path, packed: bool, most: int) -> bytes:
 
     out = bytearray(size)
     try:
-        Zstd().decode(data, out) if size else None
+        if size:
+            Zstd().decode(data, out)
     except (RuntimeError, ValueError) as error:
         raise _odd(path, f"it cannot be unpacked ({error})") from None
     return bytes(out)

@@ -56,7 +56,7 @@ def ask(
         from ..explorer.asking import answered
         from ..explorer.subject import Subject
 
-        subject = Subject(opened, name, {key: value for key, value in given.items() if value})
+        subject = Subject(opened, name, given)
         found = [answered(subject, one, lambda done, total: None) for one in asked]
     questions = [one.facts() for one in asked]
 

@@ -73,7 +73,7 @@ def explore(
         with session.working():
             return open_model(session, name, **given)
 
-    worker = Worker(load, name, verbose or session.debug, {key: value for key, value in given.items() if value})
+    worker = Worker(load, name, verbose or session.debug, given)
     if model or not results:
         worker.wake()
     url = address(host, number, secret)

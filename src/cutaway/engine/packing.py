@@ -16,7 +16,7 @@ import torch
 
 from ..calls import Tokens
 from .editing import Slots
-from .plan import MOST_PREFIX
+from .plan import as_rows
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,10 @@ class Layout:
 def layout(packed: Packed, n_prompts: int, batch: int, device: torch.device, rows_from: int) -> Layout:
     """Rows where all variants have the same tokens and at least `rows_from` of them, otherwise one sequence.
 
-    Every row has a copy of the prefix's keys and values, so one of more than `MOST_PREFIX` times the tokens is not.
+    Every row has a copy of the prefix's keys and values, so a long one is not (`plan.as_rows`).
     """
-    n, width = len(packed.first), packed.end - packed.prefix
-    alike = bool((packed.first == packed.prefix).all())
-    if n < 2 or not alike or width < rows_from or packed.prefix > MOST_PREFIX * width:
+    n, alike = len(packed.first), bool((packed.first == packed.prefix).all())
+    if not alike or not as_rows(n, packed.prefix, packed.end - packed.prefix, rows_from):
         return Layout(1, tokens(packed, n_prompts, batch, device), slots(packed, n_prompts))
     one, every = pack(packed.first[:1].tolist(), packed.end), (n, n_prompts, packed.end)  # each packed by itself
     row = np.arange(n_prompts * n).reshape(n_prompts, n)  # prompts slowest

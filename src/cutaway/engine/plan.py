@@ -278,12 +278,16 @@ def make_plan(
     )
 
 
+def as_rows(n: int, prefix: int, width: int, rows_from: int = ROWS_FROM) -> bool:
+    """Whether n variants of `width` tokens each, all behind the same prefix, climb as rows of their own."""
+    return n > 1 and width >= rows_from and prefix <= MOST_PREFIX * width
+
+
 def _copied(chunk: Sequence[Variant], end: int) -> int:
     """Recorded positions of one prompt that are copied, where the first variants of a chunk climb as rows."""
     first = chunk[0].first
     rows = next((i for i, v in enumerate(chunk) if v.first != first), len(chunk))
-    alike = rows > 1 and end - first >= ROWS_FROM and first <= MOST_PREFIX * (end - first)
-    return rows * first if alike else 0
+    return rows * first if as_rows(rows, first, end - first) else 0
 
 
 def half_way(variants: Sequence[Variant]) -> list[int]:

@@ -174,15 +174,16 @@ def recorded(
     wanted = {(c.site, c.layer) for c in changes}
     index = which.tolist()
     starts = {id(s): parting(base, s) if rules else 0 for s in sources}
+    group, some = base.part(index), {id(s): s.part(index) for s in sources}
     whole = [s for s in sources if not starts[id(s)]]
-    runs = record(model, [base.part(index), *(s.part(index) for s in whole)], wanted, rules, answers)
-    require_finite(model, base.part(index), runs[0].stream[-1])
+    runs = record(model, [group, *(some[id(s)] for s in whole)], wanted, rules, answers)
+    require_finite(model, group, runs[0].stream[-1])
     by_source = {id(s): run for s, run in zip(whole, runs[1:], strict=True)}
     for source in sources:
         if starts[id(source)]:
-            run = follow(model, runs[0], source[index], starts[id(source)], wanted)
-            by_source[id(source)] = record(model, [source[index]], wanted)[0] if run is None else run
+            run = follow(model, runs[0], some[id(source)], starts[id(source)], wanted)
+            by_source[id(source)] = record(model, [some[id(source)]], wanted)[0] if run is None else run
     for source in sources:
-        require_finite(model, source.part(index), by_source[id(source)].stream[-1], "Source prompt")
+        require_finite(model, some[id(source)], by_source[id(source)].stream[-1], "Source prompt")
     tables = mean_tables(model, changes) if tables is None else tables
     return Recorded(runs[0], by_source, tables, torch.from_numpy(which))

@@ -17,10 +17,10 @@ import torch
 from ..anatomy import steady
 from ..errors import BadInput
 from ..finite import NotFinite, all_finite, first_place, not_finite, require_finite
+from ..heap import keep_freed_memory
 from ..metrics import Metric
 from ..prompts import Prompts
 from .editing import EditTap, Task, whole_rows
-from .heap import keep_freed_memory
 from .paths import Ways
 from .plan import Plan, Variant
 from .readings import Readings

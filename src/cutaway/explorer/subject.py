@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import BadInput, Refused
 from .limits import RECORDED, TOKENS
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ..model import Model
     from ..prompts import Prompts
     from ..trace import Trace
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 KEPT = 6
 CHOICES = 8
@@ -26,8 +29,9 @@ VIEWED = ("attn_out", "mlp_out", "z", "v", "pattern")
 class Subject:
     """A model and its latest runs. Used by one thread. `options`: how it was loaded, by the command line's names."""
 
-    def __init__(self, model: Model, name: str, options: Mapping[str, str] | None = None) -> None:
-        self.model, self.name, self.options = model, name, dict(options or {})
+    def __init__(self, model: Model, name: str, options: Mapping[str, str | None] | None = None) -> None:
+        self.model, self.name = model, name
+        self.options = {key: value for key, value in (options or {}).items() if value}
         self._runs: OrderedDict[str, Trace] = OrderedDict()
         self._lenses: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
         self._viewed: tuple[str, ...] | None = None
@@ -76,12 +80,8 @@ class Subject:
     def trace(self, text: str, answer: str = "", foil: str = "") -> Trace:
         """The run of a prompt, seen with an answer and a foil."""
         prompts = self.prompts(text, answer, foil)
-        if text not in self._runs:
-            self._runs[text] = self.model.trace(prompts, sites=self._recorded(prompts.n_positions))
-            while len(self._runs) > KEPT:
-                self._runs.popitem(last=False)
-        self._runs.move_to_end(text)
-        seen = copy(self._runs[text])  # what a run computes does not depend on what it is asked about
+        run = _latest(self._runs, text, lambda: self.model.trace(prompts, sites=self._recorded(prompts.n_positions)))
+        seen = copy(run)  # what a run computes does not depend on what it is asked about
         seen.prompts = prompts
         return seen
 
@@ -89,13 +89,9 @@ class Subject:
         """The lens of a prompt that follows an answer and a foil; read once, since it takes the whole vocabulary."""
         from ..readout.lenses import lens
 
-        key = (text, answer, foil)
-        if key not in self._lenses:
-            self._lenses[key] = lens(self.trace(text), top=CHOICES, of=[answer, foil])
-            while len(self._lenses) > KEPT:
-                self._lenses.popitem(last=False)
-        self._lenses.move_to_end(key)
-        return self._lenses[key]
+        return _latest(
+            self._lenses, (text, answer, foil), lambda: lens(self.trace(text), top=CHOICES, of=[answer, foil])
+        )
 
     def _recorded(self, n: int) -> tuple[str, ...]:
         """What is recorded in the run itself, so that no block is run again for it; nothing where that is much."""
@@ -114,3 +110,13 @@ class Subject:
         except (BadInput, Refused):
             return False
         return True
+
+
+def _latest(kept: OrderedDict[K, V], key: K, make: Callable[[], V]) -> V:
+    """What is kept under a key, made where it is not; the latest `KEPT` stay."""
+    if key not in kept:
+        kept[key] = make()
+        while len(kept) > KEPT:
+            kept.popitem(last=False)
+    kept.move_to_end(key)
+    return kept[key]

@@ -55,7 +55,7 @@ class Worker:
     """
 
     def __init__(
-        self, load: Callable[[], Any], name: str, verbose: bool = False, options: Mapping[str, str] | None = None
+        self, load: Callable[[], Any], name: str, verbose: bool = False, options: Mapping[str, str | None] | None = None
     ) -> None:
         self.name, self.verbose, self.options = name, verbose, options
         self._load = load

@@ -39,7 +39,6 @@ _NEEDS = {
 _WITHIN = re.compile(r"^L(?P<layer>\d+)(?:\.(?P<kind>attn|mlp|mixer)|H(?P<head>\d+))?$")
 
 
-@torch.no_grad()
 def attribute(
     trace: Trace,
     by: str = "component",

@@ -59,6 +59,10 @@ class Section:
         return made
 
 
+Content = tuple[str, str, list[Section], Mapping[str, Any]]
+"""What a page is rendered from: title, subtitle, sections, facts."""
+
+
 def render(title: str, subtitle: str, sections: Sequence[Section], facts: Mapping[str, Any]) -> str:
     """The whole page. `facts` goes with it as data, so that every number shown can be read back from the file."""
     css = "\n".join(file.read_text(encoding="utf-8") for file in (STYLE, VIEWS_STYLE, HERE / "page.css"))

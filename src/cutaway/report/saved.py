@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..errors import BadInput
 from ..saving import reading, result_kind
 from ..studies import STUDIES
-from .page import Section, render
-
-Parts = tuple[str, str, list[Section], Mapping[str, Any]]
-"""What a page is rendered from: title, subtitle, sections, facts."""
+from .page import Content, render
 
 
 def page_of(folder: Path) -> str:
@@ -25,7 +20,7 @@ def page_of(folder: Path) -> str:
         return render(*parts_of(folder))
 
 
-def parts_of(folder: Path) -> Parts:
+def parts_of(folder: Path) -> Content:
     """What stands on that page, for whoever reads it inside `saving.reading`.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..studies.study import Study
 from ..wording import prose, several
-from .page import Group, Picture, Section, Table, Verbatim, render
+from .page import Content, Group, Picture, Section, Table, Verbatim, render
 
 
 def study_page(study: Study) -> str:
@@ -17,7 +17,7 @@ def study_page(study: Study) -> str:
     return render(*study_parts(study))
 
 
-def study_parts(study: Study) -> tuple[str, str, list[Section], Mapping[str, Any]]:
+def study_parts(study: Study) -> Content:
     """What it is rendered from: title, subtitle, sections, facts."""
     sections = study_sections(study)
     card = study.run_card

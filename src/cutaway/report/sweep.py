@@ -13,7 +13,7 @@ from ..figures import effect_grid
 from ..saving import document, open_result
 from ..views import interval, num, plus
 from ..wording import number, several, shown_text, signed
-from .page import Cell, Picture, Section, Table, Verbatim, render
+from .page import Cell, Content, Picture, Section, Table, Verbatim, render
 
 FACETS = 12
 """Grids drawn of a sweep over three axes; the result has all."""
@@ -79,7 +79,7 @@ def sweep_document(found: xr.Dataset, settings: Mapping[str, Any], command: str)
     return document("patch", settings=settings, result=found, command=command)
 
 
-def open_sweep(folder: Any) -> tuple[str, str, list[Section], Mapping[str, Any]]:
+def open_sweep(folder: Any) -> Content:
     """What the page of a saved sweep is rendered from: title, subtitle, sections, facts.
 
     Raises:

@@ -3,7 +3,7 @@
     with keep_sweeps("ioi.partial"):
         study.run(model, settings)
 
-The first sweep or part (`parts.kept`) inside gets the folder's `001`, the second `002`, and so on: the same work makes
+The first sweep or part (`parts.Parts`) inside gets the folder's `001`, the second `002`, and so on: the same work makes
 the same ones in the same order, and each checks its own manifest.
 """
 
