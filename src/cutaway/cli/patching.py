@@ -40,7 +40,7 @@ METRICS = ("logit_diff", "logit", "log_prob", "prob", "rank", "entropy")
 HOW = ("denoise", "noise", "zero", "mean", "resample")
 _PAIRS = "Instead of a task: JSON lines with clean, corrupt, answer, foil, family, roles; - is standard input."
 _HOW = "denoise: clean into corrupted; noise: corrupted into clean; else what replaces it in the clean run."
-_SELECT = 'Such as "0-5,7"; default: each.'
+_SELECT = 'Such as "0-5,7", or "all" together; default: each.'
 _NEURONS = 'Such as "0-5,7", or "each"; default: all together.'
 _PLACES = 'Of a pattern: roles or indices, "each" or "all"; default: all.'
 
@@ -175,12 +175,21 @@ def swept(opened: Model, task: Task, base: Prompts, edits: Edits, given: dict[st
     from ..studies.threads import threads_for
 
     clean, corrupt = task.clean, task.corrupt(given["corruption"])
+    if task.n_families < 2:
+        raise BadInput(
+            "These pairs are of one family, and an interval needs two at least. Give more pairs, or use cutaway.sweep "
+            "in Python, which needs no interval."
+        )
     with threads_for(opened):
         found = sweep(opened, base, edits, given["metric"])
         other = sweep(opened, corrupt if base is clean else clean, _nothing(opened), given["metric"])["base"]
-    made = effects(found["value"], found["base"].values, other.values, clean.families)
+    value = found["value"]
+    if value.ndim == 1:  # one cell
+        value = value.expand_dims(cell=["all"], axis=-1)
+    made = effects(value, found["base"].values, other.values, clean.families)
     if given["how"] == "zero":  # zero comes from no run, so there is no way from one to the other
         made = made.assign({name: made[name] * float("nan") for name in COLUMNS[-3:]})
+        made.attrs.pop("no_share", None)
     made = made.assign_attrs({**found.attrs, **made.attrs, "site": given["site"], "how": given["how"]})
     return with_example(made, clean, corrupt)
 
