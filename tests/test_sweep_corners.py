@@ -58,6 +58,20 @@ def test_a_write_far_larger_than_the_stream_leaves_nothing_of_its_rounding(name:
     assert np.sqrt(np.mean(np.square(ours))) <= 2 * np.sqrt(np.mean(np.square(brute)))
 
 
+@pytest.mark.parametrize("name", ["gemma2", "olmo2", "llama", "bloom"])
+def test_all_heads_taken_out_leave_nothing_for_a_post_norm_to_enlarge(name: str) -> None:
+    row, model, exact = FAMILIES[name], measured(name), build(name, "eager", torch.float64)
+    exact.load_state_dict({k: v.double() for k, v in model.hf.state_dict().items()})
+    prompts, ours, brute = base(), [], []
+    found = cutaway.sweep(model, prompts, cutaway.ablate("z", layers=1, heads="all", positions="each"))["value"].values
+    for at in (2, 5, 7, 8):
+        edits = [("z", 1, partial(zero_at, at=at))]
+        truth = contrast(brute_force_logits(exact, row, prompts.ids, edits))
+        ours.append(found[:, at] - truth)
+        brute.append(contrast(brute_force_logits(model.hf, row, prompts.ids, edits)) - truth)
+    assert np.sqrt(np.mean(np.square(ours))) <= 2 * np.sqrt(np.mean(np.square(brute)))
+
+
 def test_values_of_every_draw_come_from_their_own_role() -> None:
     model, row, pool = measured("gpt2"), FAMILIES["gpt2"], token_ids(6, 9, seed=4)
     here, there = [3, 4], [2, 3, 4, 5, 6, 7]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..anatomy import Block, Linear
+from ..anatomy.compare import relative_error, tolerance
 from ..calls import Keep, Tokens
 from ..edits.cells import Change
 from ..hooks import Hooks, hidden
@@ -102,11 +103,17 @@ def _halfway(wave: Wave, variants: Sequence[Variant]) -> list[Tensor]:
     x, answer = here(base.stream[layer]), here(base.answers[layer].value)
     assert block.attention is not None
     if tap.wants("z", layer):
-        assert block.attention.out is not None
         old = here(base.site("z", layer))
-        difference = (tap("z", layer, old) - old).unflatten(1, (n, width))
-        added = [_by_heads(block.attention.out, difference[:, i], _of("z", v.inside)) for i, v in enumerate(variants)]
-        answer = answer + torch.stack(added, 1).flatten(1, 2).to(answer.device)
+        new = tap("z", layer, old)
+        answer = torch.cat(
+            [
+                _answer(
+                    wave, layer, _of("z", v.inside), *(x.unflatten(1, (n, width))[:, i] for x in (answer, old, new))
+                )
+                for i, v in enumerate(variants)
+            ],
+            dim=1,
+        )
     given = base.answers[layer].shaped(answer)
     with Hooks() as hooks, attach(hooks, wave.model.anatomy, Inside(tap), [block]):
         hooks.instead(block.attention.module, lambda *args, **kwargs: given)
@@ -121,6 +128,30 @@ def _halfway(wave: Wave, variants: Sequence[Variant]) -> list[Tensor]:
         start[prompt_.to(start.device), at] = y[prompt_.to(y.device), i, token_.to(y.device)].to(start.device)
         parts.append(start)
     return parts
+
+
+def _answer(wave: Wave, layer: int, changes: Sequence[Change], answer: Tensor, old: Tensor, new: Tensor) -> Tensor:
+    """What attention puts out for some tokens when z changes: its answer in the base run and what edited heads change.
+
+    Where all heads are edited, nothing need stay of that answer, and a difference would leave its rounding, which a
+    post-norm makes as large as any write. So the new z goes through the output projection whole.
+    """
+    attention = wave.blocks[layer].attention
+    assert attention is not None and attention.out is not None
+    heads = {h for c in changes for h in (range(attention.n_heads) if c.heads is None else c.heads)}
+    if len(heads) == attention.n_heads and _puts_out_projection(wave, layer):
+        return hidden(attention.out.module(new.flatten(-2))).to(answer.device)
+    return answer + _by_heads(attention.out, new - old, changes).to(answer.device)
+
+
+def _puts_out_projection(wave: Wave, layer: int) -> bool:
+    """Whether attention's answer is its output projection's, and nothing else: measured on the base run."""
+    if layer not in wave.projected:
+        attention, base = wave.blocks[layer].attention, wave.runs.base
+        assert attention is not None and attention.out is not None
+        made, answer = hidden(attention.out.module(base.site("z", layer).flatten(-2))), base.answers[layer].value
+        wave.projected[layer] = relative_error(made, answer) <= tolerance(wave.model.dtype)
+    return wave.projected[layer]
 
 
 def _of(site: str, changes: Sequence[Change]) -> list[Change]:

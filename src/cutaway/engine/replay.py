@@ -42,6 +42,7 @@ class Wave:
     def __init__(self, model: Model, runs: Recorded, prompts: Prompts, reads: np.ndarray, end: int) -> None:
         self.model, self.runs, self.prompts, self.reads, self.end = model, runs, prompts, reads, end
         self.rows_from = ROWS_FROM
+        self.projected: dict[int, bool] = {}  # layers whose attention puts out its output projection's output
         self.blocks = model.anatomy.blocks
         self.n_layers = len(self.blocks)
 
