@@ -251,6 +251,21 @@ def test_what_one_call_of_a_block_cannot_hold_is_run_in_parts(monkeypatch: pytes
     assert torch.allclose(trace["pattern", 1], want, atol=1e-6) and scarce.failed
 
 
+def test_sites_of_a_smaller_part_are_as_long_as_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held and what is run again, in parts whose longest prompt is shorter than that of all."""
+    model, ids = measured("gpt2"), token_ids(6, 9).tolist()
+    prompts = cutaway.Prompts(ids=[row[:n] for row, n in zip(ids, (4, 5, 4, 9, 8, 7), strict=True)])
+    want, trace = model.trace(prompts), model.trace(prompts)
+    scarce = Scarce(monkeypatch, model.hf.transformer.h[1], 30)
+    for some, found in trace.each(1, ["resid_pre", "z"]):
+        length = int(prompts.lengths[some].max())
+        assert found["resid_pre"].shape[1] == found["z"].shape[1] == length
+        real = prompts.mask[some, :length]
+        assert torch.allclose(found["resid_pre"][real], want["resid_pre", 1][some, :length][real], atol=1e-6)
+        assert torch.allclose(found["z"][real], want["z", 1][some, :length][real], atol=1e-6)
+    assert scarce.failed
+
+
 def test_one_prompt_that_does_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     model = measured("gpt2")
     Scarce(monkeypatch, model.hf.transformer.h[0], 5)

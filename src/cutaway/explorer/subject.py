@@ -102,7 +102,7 @@ class Subject:
         return self._viewed if 4 * numbers <= RECORDED else ()
 
     def _has(self, site: str) -> bool:
-        from ..trace import check_site
+        from ..places import check_site
 
         try:
             for layer in range(self.model.n_layers):
