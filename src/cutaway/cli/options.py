@@ -135,7 +135,11 @@ def gather(prompt: tuple[str, ...], more: tuple[str, ...], prompt_file: Path | N
 
 
 def standard_input() -> str:
-    """All of standard input, as the run that reads it keeps it (`Session.standard_input`)."""
+    """All of standard input. A run that can be continued keeps it, and gets the same again when it is.
+
+    Raises:
+        BadInput: this run was begun with another. NoRoom: it cannot be kept.
+    """
     context = click.get_current_context(silent=True)
     session = None if context is None else context.find_object(Session)
     return sys.stdin.read() if session is None else session.standard_input()

@@ -8,7 +8,7 @@ stream; Ba et al. 2016 and Zhang & Sennrich 2019 for the norms).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from ...trace import Trace
 from ..study import Study, grouped, only
 from .checks import checks
 from .findings import findings, headline
+from .settings import Settings
 
 SPLITS = ("layer", "component", "head", "source")
 CAVEATS = [
@@ -39,24 +40,6 @@ CAVEATS = [
     "Only differences between logits have a meaning: adding a constant to all logits of a position changes no "
     "probability. So the quantity taken apart is answer minus foil, or answer minus the mean of the vocabulary.",
 ]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is asked. Answers and foils: one for all prompts, or one each. Without answers, the model's own first
-    choice. Without foils, the answer is contrasted with the mean of the vocabulary.
-    """
-
-    prompts: tuple[str, ...]
-    answers: tuple[Token, ...] = ()
-    foils: tuple[Token, ...] = ()
-    bos: bool | None = None
-    top: int = 10
-
-
-def demo() -> Settings:
-    """A fact that the pocket model knows, against another capital."""
-    return Settings(("The capital of Poland is",), (" Warsaw",), (" Berlin",))
 
 
 def run(model: Model, settings: Settings) -> Study:
