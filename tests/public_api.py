@@ -27,8 +27,11 @@ ROOT = Path(__file__).parents[1]
 ELSEWHERE = {
     "controls.against": "cutaway.controls",
     "geometry.standards.standard": "cutaway.geometry.standards",
+    "ledger.additivity": "cutaway.ledger",
+    "ledger.ledger": "cutaway.ledger",
+    "ledger.summary": "cutaway.ledger",
     "resume.keeping.keep_sweeps": "cutaway.resume.keeping",
-    "stats.normalized_effect": "cutaway.stats",
+    **{f"stats.{name}": "cutaway.stats" for name in cutaway.stats.__all__},
     "steering.flips": "cutaway.steering",
     "tasks.make_task": "cutaway.tasks",
 }

@@ -199,6 +199,8 @@ def test_keys_at_sets_of_positions_move_the_whole_row(name: str) -> None:
     [
         ({"screen": 2.0}, "between 0 and 1"),
         ({"screen": 0.1, "metric": "kl"}, "no slope"),
+        ({"screen": 0.1, "metric": {"place": "rank"}}, "place has no slope"),
+        ({"screen": 0.1, "metric": lambda logits, prompts: logits.argmax(-1)}, "no slope"),
         ({"screen": 0.1, "metric": ["logit_diff", "log_prob"]}, "one metric"),
     ],
 )

@@ -388,6 +388,25 @@ def test_patch_prints_the_sweep_as_json_and_as_csv(capsys, tmp_path):
     assert rows[0].startswith("layer,head,effect") and len(rows) == 3
 
 
+@pytest.mark.parametrize(("args", "edits", "dims"), [
+    (["--site", "pattern", "--layers", "2", "--queries", "END", "--keys", "S2,IO"],
+     lambda s: cutaway.patch("pattern", s, layers=[2], queries=["END"], keys=["S2", "IO"]),
+     ("layer", "head", "query", "key")),
+    (["--site", "mlp_act", "--layers", "2", "--neurons", "3-4", "--positions", "END"],
+     lambda s: cutaway.patch("mlp_act", s, layers=[2], neurons=[3, 4], positions=["END"]),
+     ("layer", "neuron", "position")),
+    (["--site", "embed", "--positions", "all"], lambda s: cutaway.patch("embed", s, positions="all"), ("cell",)),
+])  # fmt: skip
+def test_patch_takes_every_choice_of_a_sweep(capsys, tmp_path, args, edits, dims):
+    some, page = ioi(pocket(), 4), tmp_path / "page.html"
+    want = cutaway.sweep(pocket(), some.corrupt(), edits(some.clean))["effect"].mean("prompt").values
+    assert command(["patch", "--families", "4", *args, "--json"]) == 0
+    made = xr.Dataset.from_dict(json.loads(capsys.readouterr().out)["result"])
+    assert made["effect"].dims == dims
+    np.testing.assert_allclose(made["effect"].values.astype(float).ravel(), want.ravel(), atol=1e-4)
+    assert command(["patch", "--families", "4", *args, "-o", str(page)]) == 0 and page.stat().st_size > 10_000
+
+
 def test_a_dry_run_says_the_plan_and_runs_nothing(capsys, monkeypatch):
     from cutaway.engine import gridding
 
@@ -440,6 +459,8 @@ def test_patch_with_and_without_bos(capsys, tmp_path, bos):
     ('{"clean": "a"}', "has no 'corrupt'"),
     ('{"clean": "a", "corrupt": 3}', "corrupt cannot be 3"),
     ('{"clean": "a", "corrupt": "b", "anser": "c"}', "field 'anser'"),
+    ('{"clean": "a", "corrupt": "b", "roles": {"C": [1]}}', "role C cannot be at [1]"),
+    ('{"clean": "A", "corrupt": "B", "answer": " Warsaw", "foil": " Lima"}', "of one family"),
     ('{"clean": "a", "corrupt": "b"}\n{"clean": "a", "corrupt": "b", "answer": "c"}', "pair 2 has other fields"),
     ("", "has no pairs"),
 ])  # fmt: skip
@@ -455,6 +476,8 @@ def test_a_bad_file_of_pairs_is_one_message(capsys, tmp_path, line, message):
     (["--layers", "5-2"], "not of the form"),
     (["--layers", "9"], "no layer 9"),
     (["--positions", "S3"], "no role 'S3'"),
+    (["--site", "mlp_act", "--neurons", "0-999"], "There is no neuron 192"),
+    (["--site", "z", "--keys", "END"], "Only a pattern has keys"),
     (["--corruption", "sw"], "no corruption 'sw'"),
 ])  # fmt: skip
 def test_a_bad_choice_is_one_message(capsys, args, message):

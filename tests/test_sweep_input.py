@@ -40,6 +40,17 @@ def prompts(**more) -> cutaway.Prompts:
         (lambda: cutaway.ablate("resid_pre", layers=True), "Choose layers by their numbers"),
         (lambda: cutaway.ablate("z", heads=np.array([True, False])), "Choose heads by their numbers"),
         (lambda: cutaway.patch("logits", prompts()), "resid_post of the last layer"),
+        (lambda: cutaway.ablate("final_norm"), "final_norm is read, not swept"),
+        (lambda: cutaway.ablate("resid_pre", layers=[[]]), "One of the sets of layers"),
+        (lambda: cutaway.ablate("z", heads=[[0], []]), "One of the sets of heads"),
+        (lambda: cutaway.add("pattern", torch.ones(9)), "Use edit.* for patterns"),
+        (lambda: cutaway.project_out("pattern", torch.ones(9)), "Use edit.* for patterns"),
+        (lambda: cutaway.add("resid_pre", torch.ones(32), scale=[]), "There are no scales"),
+        (lambda: cutaway.perturb("resid_pre", torch.ones(32), seed=[]), "There are no seeds"),
+        (lambda: cutaway.ablate("z", resample_from=prompts(), draws=0), "draws is 0"),
+        (lambda: cutaway.ablate("z", resample_from=prompts(), mean_of=prompts()), "not both"),
+        (lambda: cutaway.edit("z", "double"), "edit takes a function"),
+        (lambda: cutaway.patch(None, prompts()), "There is no site None"),
     ],
 )
 def test_edits_that_do_not_fit(edits: Callable, says: str) -> None:
@@ -52,8 +63,14 @@ def test_an_option_that_there_is_not() -> None:
         cutaway.denoise(measured("gpt2"), prompts(), prompts(), "z", layer=1)
 
 
-def test_layers_and_heads_as_arrays() -> None:
+def test_layers_heads_and_reads_as_arrays() -> None:
     model, base = measured("gpt2"), prompts()
+    one = cutaway.sweep(model, base, cutaway.ablate("z", layers=0))
+    assert cutaway.sweep(model, base, cutaway.ablate("z", layers=0), read=np.int64(-1)).equals(one)
+    assert cutaway.sweep(model, base, cutaway.ablate("z"), read=torch.tensor([3, -1]))["read"].values.tolist() == [
+        "3",
+        "-1",
+    ]
     listed = cutaway.sweep(model, base, cutaway.ablate("z", layers=[0, 1], heads=[2]))
     arrays = cutaway.sweep(model, base, cutaway.ablate("z", layers=np.array([0, 1]), heads=torch.tensor([2])))
     assert arrays.identical(listed.assign_attrs(arrays.attrs))
@@ -65,7 +82,18 @@ def test_layers_and_heads_as_arrays() -> None:
         ({"base": ["some text"]}, "sweep.base=.*takes prompts"),
         ({"reference": prompts()[[0]]}, "2 base prompts but 1 reference"),
         ({"reference": "clean"}, "reference=.*takes prompts"),
-        ({"budget": 0}, "at least one token"),
+        ({"budget": 0}, "at least one must travel"),
+        ({"budget": "all"}, "a number of tokens"),
+        ({"screen": "some"}, "a share of the work"),
+        ({"read": []}, "read is a position"),
+        ({"read": None}, "read is a position"),
+        ({"read": 1.5}, "read is a position"),
+        ({"metric": {}}, "There is no metric"),
+        (
+            {"base": cutaway.Prompts(ids=token_ids(2, 9), answers=[5, -1], foils=8)},
+            "Prompt 1: the answer is token id -1",
+        ),
+        ({"base": cutaway.Prompts(ids=token_ids(2, 9), answers=5, foils=500)}, "Prompt 0: the foil is token id 500"),
         ({"metric": lambda logits, p: logits}, r"one number a prompt: shape \(2,\) here"),
         ({"metric": lambda logits, p: logits.sum()}, r"It returned shape \(\)"),
         ({"metric": lambda logits, p: None}, "It returned NoneType"),

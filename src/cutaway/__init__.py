@@ -81,7 +81,13 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 
+ROOMS = ("controls", "ledger", "metrics", "stats", "steering", "tasks")
+"""Modules that can be written as `cutaway.stats` after `import cutaway` alone; imported when first used."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in ROOMS:
+        return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'cutaway' has no attribute {name!r}")
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)
@@ -90,4 +96,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *ROOMS])

@@ -65,7 +65,11 @@ def _split_heads(x: Tensor, batch: int) -> Tensor:
 def explicit_pattern(
     q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool, scale: float | None
 ) -> Tensor:  # [prompt, head, query, key]
-    """The pattern that the fused attention call uses and does not return (PyTorch's own definition of it)."""
+    """The pattern that the fused attention call uses and does not return (PyTorch's own definition of it).
+
+    A query that may see no key (padding behind a window) has a row of zeros, as in the call: NaN there would reach real
+    tokens of the next layer by 0 x NaN.
+    """
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     scores = (q @ k.transpose(-1, -2)) * scale
@@ -74,7 +78,10 @@ def explicit_pattern(
         scores = scores.masked_fill(~allowed, -torch.inf)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    return torch.softmax(scores, dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
+    pattern = torch.softmax(scores, dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
+    if mask is None:
+        return pattern
+    return pattern.masked_fill(scores.amax(-1, keepdim=True) == -torch.inf, 0)
 
 
 @dataclass

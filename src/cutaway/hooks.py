@@ -10,6 +10,11 @@ import torch
 from torch import Tensor, nn
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody watches or changes what a module, or one in it, gets or puts out."""
+    return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+
+
 def hidden(output: Any) -> Tensor:
     """The tensor of a module's output. Families differ: a plain tensor, or a tuple whose first entry it is."""
     return output[0] if isinstance(output, tuple | list) else output

@@ -160,6 +160,14 @@ class Model(Weights):
         rows = self.hf.get_input_embeddings().num_embeddings  # type: ignore[operator,union-attr]
         if int(prompts.ids.max()) >= rows:
             raise BadInput(f"Token id {int(prompts.ids.max())} is outside the model's {rows} embeddings.")
+        for what, ids in (("answer", prompts.answers), ("foil", prompts.foils)):
+            bad = None if ids is None else (ids < 0) | (ids >= self.vocab_size)
+            if ids is not None and bad is not None and bool(bad.any()):
+                i = int(bad.int().argmax())
+                raise BadInput(
+                    f"Prompt {prompts.number(i)}: the {what} is token id {int(ids[i])}, and the model has logits 0 to "
+                    f"{self.vocab_size - 1}."
+                )
         if self.context is not None and prompts.n_positions > self.context:
             long = int(prompts.lengths.argmax())
             raise BadInput(

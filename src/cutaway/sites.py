@@ -80,7 +80,7 @@ def site(name: str) -> Site:
         BadInput: there is none; the message names the closest.
     """
     if name not in SITES:
-        raise BadInput(f"There is no site {name!r}. {did_you_mean(name, list(SITES))}")
+        raise BadInput(f"There is no site {name!r}. {did_you_mean(str(name), list(SITES))}")
     return SITES[name]
 
 

@@ -30,12 +30,19 @@ if TYPE_CHECKING:
     from ..prompts import Prompts
     from ..tasks.task import Task
 
-SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_act", "z", "q", "k", "v", "pattern")
+SITES = (
+    "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_pre", "mlp_act", "z", "q", "k", "v", "pattern",
+    "embed",
+)  # fmt: skip
+HEADS = ("z", "q", "k", "v", "pattern")
+NUMBERED, PLACED = ("layers", "heads", "neurons"), ("positions", "queries", "keys")
 METRICS = ("logit_diff", "logit", "log_prob", "prob", "rank", "entropy")
 HOW = ("denoise", "noise", "zero", "mean", "resample")
 _PAIRS = "Instead of a task: JSON lines with clean, corrupt, answer, foil, family, roles; - is standard input."
 _HOW = "denoise: clean into corrupted; noise: corrupted into clean; else what replaces it in the clean run."
-_SELECT = 'Such as "0-5,7"; default: each.'
+_SELECT = 'Such as "0-5,7", or "all" together; default: each.'
+_NEURONS = 'Such as "0-5,7", or "each"; default: all together.'
+_PLACES = 'Of a pattern: roles or indices, "each" or "all"; default: all.'
 
 
 @click.command(
@@ -57,6 +64,9 @@ _SELECT = 'Such as "0-5,7"; default: each.'
 @click.option("--positions", help='Roles or indices, "each" or "all"; default: the task\'s roles, or all for heads.')
 @click.option("--layers", help=_SELECT)
 @click.option("--heads", help=_SELECT)
+@click.option("--neurons", help=_NEURONS)
+@click.option("--queries", help=_PLACES)
+@click.option("--keys", help=_PLACES)
 @click.option("--metric", type=click.Choice(METRICS), default="logit_diff", show_default=True, help="At the end.")
 @click.option("--families", default=16, show_default=True, type=click.IntRange(2), help="Of the task.")
 @click.option("--seed", default=0, show_default=True, help="Of the task's words.")
@@ -135,10 +145,7 @@ def chosen(opened: Model, given: dict[str, Any]) -> tuple[Task, Prompts, Edits]:
         task = make_task(given["name"], opened, families=given["families"], seed=given["seed"], bos=given["bos"])
     clean, corrupt = task.clean, task.corrupt(given["corruption"])
     site, how = given["site"], given["how"]
-    where: dict[str, Any] = {key: ranges(given[key], key) for key in ("layers", "heads") if given[key] is not None}
-    positions = _positions(given["positions"], task, site)
-    if positions is not None:
-        where["positions"] = positions
+    where = _where(given, task)
     if how == "denoise":
         return task, corrupt, patched(site, source=clean, **where)
     if how == "noise":
@@ -168,12 +175,21 @@ def swept(opened: Model, task: Task, base: Prompts, edits: Edits, given: dict[st
     from ..studies.threads import threads_for
 
     clean, corrupt = task.clean, task.corrupt(given["corruption"])
+    if task.n_families < 2:
+        raise BadInput(
+            "These pairs are of one family, and an interval needs two at least. Give more pairs, or use cutaway.sweep "
+            "in Python, which needs no interval."
+        )
     with threads_for(opened):
         found = sweep(opened, base, edits, given["metric"])
         other = sweep(opened, corrupt if base is clean else clean, _nothing(opened), given["metric"])["base"]
-    made = effects(found["value"], found["base"].values, other.values, clean.families)
+    value = found["value"]
+    if value.ndim == 1:  # one cell
+        value = value.expand_dims(cell=["all"], axis=-1)
+    made = effects(value, found["base"].values, other.values, clean.families)
     if given["how"] == "zero":  # zero comes from no run, so there is no way from one to the other
         made = made.assign({name: made[name] * float("nan") for name in COLUMNS[-3:]})
+        made.attrs.pop("no_share", None)
     made = made.assign_attrs({**found.attrs, **made.attrs, "site": given["site"], "how": given["how"]})
     return with_example(made, clean, corrupt)
 
@@ -187,10 +203,20 @@ def _nothing(opened: Model) -> Any:
     return add("resid_pre", torch.zeros(opened.d_model), layers=opened.n_layers - 1, positions="all")
 
 
-def _positions(given: str | None, prompts: Task, site: str) -> Any:
-    if given is None:
-        stream = site not in ("z", "q", "k", "v", "pattern")
-        return [role for role in prompts.clean.roles if role != "END"] + ["END"] if stream else None
+def _where(given: dict[str, Any], task: Task) -> dict[str, Any]:
+    """What is edited, as `cutaway.patch` takes it."""
+    where: dict[str, Any] = {key: _numbers(given[key], key) for key in NUMBERED if given[key] is not None}
+    where |= {key: _places(given[key]) for key in PLACED if given[key] is not None}
+    if "positions" not in where and given["site"] not in HEADS:
+        where["positions"] = [role for role in task.clean.roles if role != "END"] + ["END"]
+    return where
+
+
+def _numbers(given: str, what: str) -> Any:
+    return given if given in ("each", "all") else ranges(given, what)
+
+
+def _places(given: str) -> Any:
     if given in ("each", "all"):
         return given
     return [int(p) if re.fullmatch(r"-?\d+", p) else p for p in (q.strip() for q in given.split(",")) if p]

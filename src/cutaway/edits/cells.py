@@ -108,7 +108,7 @@ class Edits:
         return ()
 
     def __and__(self, other: Edits) -> Edits:
-        return Together((self, other))
+        return Together((self, other)) if isinstance(other, Edits) else NotImplemented
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,14 +171,15 @@ class Edit(Edits):
             ("query" if pattern else "position", places),
             ("key", keys),
         ]
-        choices.check_moves(model, site.name, layers, places, operations)
+        choices.check_moves(model, site.name, layers, places)
         require_few(math.prod(len(options) for _, (_, options) in axes) * len(operations))
         extra = [Axis(name, tuple(labels)) for name, labels in self.variants]
         cells = []
         change = _Changes(prompts)
         for choice in itertools.product(*(options for _, options in (chosen for _, chosen in axes))):
-            (_, some_layers), (_, some_heads), (_, some_neurons), (_, (where, origin)), (_, some_keys) = choice
+            (_, some_layers), (_, some_heads), (_, some_neurons), (_, (where, origins)), (_, some_keys) = choice
             for operation in operations:
+                origin = next((origins[id(s)] for s in operation.sources if id(s) in origins), None)
                 cells.append(
                     tuple(
                         change(site.name, n, operation, where, origin, some_heads, some_neurons, some_keys)

@@ -42,6 +42,8 @@ def listed(what: str, given: Choice) -> tuple[bool, list[tuple]]:
         axis, sets = True, [tuple(g) if isinstance(g, list | tuple | range) else (g,) for g in given]
     else:
         raise BadInput(f"Choose {what}s by a number, a list of numbers or a list of lists, not by {given!r}.")
+    if not all(sets):
+        raise BadInput(f"One of the sets of {what}s in {given!r} is empty. Leave it out.")
     if any(isinstance(value, bool | np.bool_) for some in sets for value in some):  # Python counts True as 1
         raise BadInput(f"Choose {what}s by their numbers, not by True and False (numpy.flatnonzero makes numbers).")
     return axis, sets
@@ -119,7 +121,9 @@ def numbers(what: str, given: Choice, default: Choice, n: int) -> Options:
 
 
 def positions(prompts: Prompts, operations: Sequence[Operation], given: Choice) -> Options:
-    """(where, origin) arrays [prompt, position] of each choice."""
+    """(where, origins) of each choice: what is edited, [prompt, position], and from which positions of a source (by its
+    identity) values come, [prompt, position], where these are others.
+    """
     sources = [s for op in operations if op.moves for s in op.sources]
     for source in sources:
         if len(source) != len(prompts):
@@ -137,17 +141,17 @@ def positions(prompts: Prompts, operations: Sequence[Operation], given: Choice) 
                     "their positions do not correspond. Choose positions by role, as in positions=['S2', 'END']."
                 )
         if given == "all":
-            return False, [("all", (real, None))]
+            return False, [("all", (real, {}))]
         if given == "later":
-            return False, [("later", (real & (np.arange(prompts.n_positions) > 0), None))]
+            return False, [("later", (real & (np.arange(prompts.n_positions) > 0), {}))]
         index = np.arange(prompts.n_positions)
-        return True, [(t, (real & (index == t), None)) for t in range(prompts.n_positions)]
+        return True, [(t, (real & (index == t), {})) for t in range(prompts.n_positions)]
     axis, sets = listed("position", given)
     options = []
     for some in sets:
         where = np.zeros(real.shape, bool)
-        origin = np.zeros(real.shape, int)
-        moved = False
+        origins = {id(source): np.tile(np.arange(prompts.n_positions), (len(prompts), 1)) for source in sources}
+        moved = set()
         for place in some:
             if not isinstance(place, int | np.integer | str):
                 raise BadInput(f"A position is an index or a role, not {place!r}.")
@@ -155,9 +159,10 @@ def positions(prompts: Prompts, operations: Sequence[Operation], given: Choice) 
             where[np.arange(len(at)), at] = True
             for source in sources:
                 there = source.at(place if isinstance(place, str) else int(place)).numpy()
-                origin[np.arange(len(at)), at] = there
-                moved = moved or bool((there != at).any())
-        options.append((label(some), (where, origin if moved else None)))
+                origins[id(source)][np.arange(len(at)), at] = there
+                if (there != at).any():
+                    moved.add(id(source))
+        options.append((label(some), (where, {key: origins[key] for key in moved})))
     return axis, options
 
 
@@ -172,9 +177,9 @@ def keys(prompts: Prompts, site: str, given: Choice) -> Options:
     return axis, [(label, where) for label, (where, _) in options]
 
 
-def check_moves(model: Model, site: str, layers: Options, places: Options, operations: Sequence[Operation]) -> None:
+def check_moves(model: Model, site: str, layers: Options, places: Options) -> None:
     """Values that depend on their own position must stay there."""
-    if not any(origin is not None for _, (_, origin) in places[1]) or not any(op.moves for op in operations):
+    if not any(origins for _, (_, origins) in places[1]):
         return
     if site == "pattern":
         raise BadInput("A pattern's rows cannot be taken from another position: their keys would not correspond.")

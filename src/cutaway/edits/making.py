@@ -75,6 +75,8 @@ def ablate(
         resample_from: prompts to draw from, of the same length; `draws`: an axis of independent draws from `seed`.
         layers, heads, positions, neurons, queries, keys: as in `patch`.
     """
+    if mean_of is not None and resample_from is not None:
+        raise BadInput("Give mean_of or resample_from, not both: a part is replaced by one of them.")
     implied = "mean" if mean_of is not None else "resample" if resample_from is not None else "zero"
     how = how or implied
     if how not in ("zero", "mean", "resample") or how != implied:
@@ -96,6 +98,8 @@ def ablate(
         return Edit(site, (), means, *selection, name="mean")
     assert resample_from is not None
     _is_prompts("ablate", "resample_from", resample_from)
+    if draws is not None and (not isinstance(draws, int | np.integer) or draws < 1):
+        raise BadInput(f"draws is {draws!r}: it is a number of independent draws, 1 or more.")
     pool = resample_from
 
     def drawn(base: Prompts) -> tuple[Operation, ...]:
@@ -185,6 +189,8 @@ def edit(
 
     Only the chosen heads, neurons and positions of its answer are used. Prompts may not influence each other.
     """
+    if not callable(function):
+        raise BadInput(f"edit takes a function of a site's activation, not {type(function).__name__}.")
     return Edit(site, (), (Function(function),), layers, heads, positions, neurons, name="edit")
 
 
@@ -237,7 +243,9 @@ def _finite(given: Any) -> Tensor:
 
 
 def _check_scale(given: Any) -> None:
-    several = given if isinstance(given, list | tuple) else [given]
+    several = given if isinstance(given, list | tuple | np.ndarray | Tensor) else [given]
+    if not len(several):
+        raise BadInput("There are no scales. Give a number, or a list of at least one.")
     for one in (v for s in several for v in (s.values() if isinstance(s, Mapping) else [s])):
         try:
             torch.as_tensor(one, dtype=torch.float64)

@@ -277,6 +277,8 @@ def fits(site: str, layer: int, width: int | None, vector: Tensor, what: str) ->
     Raises:
         BadInput: they are not.
     """
+    if width is None and site == "pattern":
+        raise BadInput(f"{what} {site} would have as many numbers as a prompt has keys. Use edit(...) for patterns.")
     if width is not None and (vector.dim() == 0 or vector.shape[-1] != width):
         raise BadInput(f"{what} {site} of layer {layer} has {width} numbers; this one has shape {tuple(vector.shape)}.")
 

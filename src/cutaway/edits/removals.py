@@ -182,6 +182,8 @@ def perturb(
     arguments would have removed there. `seed`: of the directions; a list of seeds makes an axis `draw`.
     """
     seeds = list(seed) if isinstance(seed, list | tuple | range) else [seed]
+    if not seeds:
+        raise BadInput("There are no seeds. Give a number, or a list of at least one.")
     labels, spaces = _spaces(site, subspace, mean)
     operations = tuple(Perturb(space, int(one)) for space in spaces for one in seeds)
     axes = [("subspace", labels)] if labels is not None else []

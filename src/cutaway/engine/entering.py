@@ -1,4 +1,4 @@
-"""How variants enter the wave: at the start of a block, half-way into one, or behind it by adding what an edit changes.
+"""How variants enter the wave: at the start of a block, half-way into one, or behind it, where one write is added anew.
 
 Half-way means that the block's attention is answered for: it puts out what it did in the base run, plus what an edit of
 its heads changes, and the block's own code does the rest, for the changed tokens only.
@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..anatomy import Linear
+from ..anatomy import Block, Linear
 from ..calls import Keep, Tokens
 from ..edits.cells import Change
-from ..hooks import Hooks
+from ..hooks import Hooks, hidden
 from ..taps import Inside, attach
 from .activations import quicken_activation
 from .editing import EditTap, Slots, Task
 from .packing import pack, slots
-from .plan import Variant
+from .plan import Variant, beside
 
 if TYPE_CHECKING:
     from .replay import Wave
@@ -37,31 +37,39 @@ def enter(wave: Wave, variants: Sequence[Variant]) -> list[Tensor]:
         if v in halfway:
             parts.append(next(behind))
         else:
-            x = stream[:, v.first : wave.end]
-            parts.append(x + _added(wave, v).to(x.device) if v.adds else x)
+            parts.append(_added(wave, v) if v.adds else stream[:, v.first : wave.end])
     return parts
 
 
 def _added(wave: Wave, variant: Variant) -> Tensor:
-    """What the one change inside adds to the stream behind its block."""
+    """The stream behind the block of the one change inside: what entered it, its other write, and the new one.
+
+    Not the old stream plus a difference: of a write far larger than what stays, the rounding of its sum would stay too.
+    """
     (change,) = variant.inside
-    site, layer = change.site, change.layer
+    site, layer, here = change.site, change.layer, slice(variant.first, wave.end)
+    base, block = wave.runs.base, wave.blocks[layer]
     tap = EditTap([Task(0, change)], slots(pack([variant.first], wave.end), len(wave.prompts)), wave.runs)
-    old = wave.runs.base.site(site, layer)[:, variant.first : wave.end]
-    difference = tap(site, layer, old) - old
-    block = wave.blocks[layer]
+    new = tap(site, layer, base.site(site, layer)[:, here])
     if site == "z":
         assert block.attention is not None and block.attention.out is not None
-        difference = _by_heads(block.attention.out, difference, variant.inside)
+        new = _written(block, "attn", block.attention.out, new.flatten(-2))
     elif site == "mlp_act":
         assert block.mlp is not None
-        chosen = slice(None) if change.neurons is None else list(change.neurons)
-        difference = difference[..., chosen] @ block.mlp.down.weight.detach()[chosen].to(difference.device)
-    else:
-        return difference
-    write = block.write("attn" if site == "z" else "mlp")
+        new = _written(block, "mlp", block.mlp.down, new)
+    ((stays, _),) = beside([variant])
+    old = base.stream[layer + 1][:, here]
+    changed = torch.from_numpy(change.changed[wave.runs.chosen.numpy()][:, here]).to(old.device)
+    entered, other = (x[:, here].to(old.device) for x in (base.stream[layer], base.site(stays, layer)))
+    return torch.where(changed[..., None], entered + other + new.to(old.device), old)
+
+
+def _written(block: Block, kind: str, linear: Linear, x: Tensor) -> Tensor:
+    """What one of a block's writes adds to the stream, from what enters its linear map."""
+    write = block.write(kind)
     assert write is not None
-    return difference if write.scale == 1.0 else difference * write.scale
+    y = hidden(linear.module(x))
+    return y if write.scale == 1.0 else y * write.scale
 
 
 def _by_heads(out: Linear, difference: Tensor, changes: Sequence[Change]) -> Tensor:

@@ -57,6 +57,7 @@ def gradients(
     Nothing of the model is touched: no flag, no `.grad`.
 
     Raises:
+        BadInput: the metric does not follow small changes.
         Refused: the weights were created in inference mode, so nothing can be differentiated.
     """
     if any(p.is_inference() for p in model.hf.parameters()):
@@ -79,12 +80,18 @@ def gradients(
         at = readings.at[torch.from_numpy(which)].to(stream[0].device)
         left = stream[0][torch.arange(len(at), device=at.device)[:, None], at][:, None]
         total = readings.tensor(metric, left, which).sum()
+        if not total.requires_grad:
+            raise no_slope(metric)
         names = list(nudge.zeros)
         found = torch.autograd.grad(total, [nudge.zeros[name] for name in names], allow_unused=True)
     return {
         name: torch.zeros_like(nudge.zeros[name]) if g is None else g.detach()
         for name, g in zip(names, found, strict=True)
     }
+
+
+def no_slope(metric: Metric) -> BadInput:
+    return BadInput(f"{metric.name} has no slope at the base run, so it cannot be screened. Screen by logit_diff.")
 
 
 def estimate(
@@ -98,8 +105,8 @@ def estimate(
         BadInput: the metric has no gradient at the base run, or an edit is an arbitrary function.
         Refused: the weights were created in inference mode.
     """
-    if metric.needs_base or metric.name == "rank":
-        raise BadInput(f"{metric.name} has no slope at the base run, so it cannot be screened. Screen by logit_diff.")
+    if metric.needs_base:  # at its smallest there
+        raise no_slope(metric)
     changes = [c for cell in cells for c in cell]
     if any(not c.operation.by_token for c in changes):
         raise BadInput("An arbitrary function cannot be screened. Sweep it without screen=.")

@@ -100,10 +100,12 @@ def sweep(
         NoRoom: the disk of the store is full.
         Unfinished: workers (docs/many-machines.md) could not run some shards; the others are finished.
     """
-    _check(base, reference, budget)
+    _check(base, reference, budget, screen)
     edits = as_edits(edits)
     metrics = _metrics(metric)
     grid = edits.compile(model, base)
+    if any(change.site == "final_norm" for cell in grid.cells for change in cell):
+        raise BadInput("final_norm is read, not swept: edit resid_post of the last layer, which it is a function of.")
     readings = Readings(model, base, metrics, read)
     ways = engine(model)
     reads, lengths = readings.at.numpy(), base.lengths.numpy()
@@ -132,7 +134,7 @@ def sweep(
         return plan
     references = unique(edits.references) if reference is None else [reference]
     done = _progress(progress)
-    comparable = len(references) == 1 and not any(m.everywhere or m.needs_base for m in metrics)
+    comparable = len(references) == 1 and not any(m.everywhere for m in metrics)
     with _store(store, lambda: manifest(
         model, base, edits, grid, readings, references if comparable else [], plan,
         path=ways.path, screen=screen, missed_above=missed_above, seed=seed,
@@ -220,25 +222,29 @@ def _cell(grid: Grid, index: int) -> str:
 
 def _metrics(given: Any) -> list[Metric]:
     if isinstance(given, dict):
-        return [renamed(as_metric(m), name) for name, m in given.items()]
-    several = list(given) if isinstance(given, list | tuple) else [given]
-    metrics = [as_metric(m) for m in several]
-    if len({m.name for m in metrics}) < len(metrics) or not metrics:
+        metrics = [renamed(as_metric(m), str(name)) for name, m in given.items()]
+    else:
+        metrics = [as_metric(m) for m in (given if isinstance(given, list | tuple) else [given])]
+    if not metrics:
+        raise BadInput("There is no metric. Give one or several, such as metric=['logit_diff', 'kl'].")
+    if len({m.name for m in metrics}) < len(metrics):
         raise BadInput("Metrics need different names: give a mapping name -> metric.")
     if len(metrics) > 1 and len({m.everywhere for m in metrics}) > 1:
         raise BadInput("A metric of every position and one of the read positions do not fit in one array: sweep twice.")
     return metrics
 
 
-def _check(base: Prompts, reference: Prompts | None, budget: int) -> None:
+def _check(base: Prompts, reference: Prompts | None, budget: int, screen: float | None) -> None:
     for what, given in (("sweep(base=...)", base), ("reference=...", reference)):
         if not isinstance(given, Prompts | None) or (given is None and what.startswith("sweep")):
             kind = type(given).__name__
             raise BadInput(f"{what} takes prompts (cutaway.Prompts or model.prompts(...)), not {kind}.")
     if reference is not None and len(reference) != len(base):
         raise BadInput(f"There are {len(base)} base prompts but {len(reference)} reference prompts. Give one for each.")
-    if budget < 1:
-        raise BadInput(f"budget is {budget}: at least one token must travel at a time.")
+    if not isinstance(budget, int | np.integer) or budget < 1:
+        raise BadInput(f"budget is {budget!r}: it is a number of tokens, and at least one must travel at a time.")
+    if screen is not None and not (isinstance(screen, int | float) and 0 < screen < 1):
+        raise BadInput(f"screen={screen!r} must be a share of the work, between 0 and 1.")
 
 
 def _allow(plan: Plan, limit: int) -> None:

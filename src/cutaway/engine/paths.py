@@ -17,6 +17,7 @@ from ..calls import BlockRules, measure_calls
 from ..edits.cells import Edits
 from ..edits.making import ablate, patch
 from ..errors import Refused
+from ..hooks import has_hooks
 from ..prompts import Prompts
 from .memory import Sizes
 from .plan import Layer, Shape, compile_cells, make_plan
@@ -106,19 +107,25 @@ def _sizes(model: Model) -> Sizes:
 def _layer(block: Block, halfway: bool) -> Layer:
     """What a token costs in a block, and the sites by which an edit may enter it behind its attention."""
     total = _flops(block.module)
-    adds = {"mlp_out"} | ({"attn_out"} if block.parallel else set())
     attention, attn, mlp = block.attention, block.write("attn"), block.write("mlp")
-    if not halfway or attention is None or attn is None or _holds(attention.module, attn.module):
-        return Layer(total, adds=frozenset(adds))
-    if block.parallel and attention.out is not None and _is_image(attn, attention.out):
-        adds.add("z")
-    if block.mlp is not None and mlp is not None and _is_image(mlp, block.mlp.down):
-        adds.add("mlp_act")
+    if not halfway:
+        return Layer(total)
+    adds = {}
+    if attn is not None and mlp is not None and len(block.writes) == 2:
+        adds["mlp_out"] = 0
+        if block.mlp is not None and _is_image(mlp, block.mlp.down):
+            adds["mlp_act"] = 2 * math.prod(block.mlp.down.shape)
+        if block.parallel:
+            adds["attn_out"] = 0
+            if attention is not None and attention.out is not None and _is_image(attn, attention.out):
+                adds["z"] = 2 * math.prod(attention.out.shape)
+    if attention is None or attn is None or _holds(attention.module, attn.module):
+        return Layer(total, adds=adds)
     sites = {"attn_out", "mlp_out"} | ({"resid_mid"} if block.parallel is False else set())
     sites |= {"z"} if attention.out is not None else set()
     sites |= {"mlp_act"} if block.mlp is not None else set()
     sites |= {"mlp_pre"} if block.mlp is not None and block.mlp.act is not None else set()
-    return Layer(total, total - _flops(attention.module), frozenset(adds), frozenset(sites))
+    return Layer(total, total - _flops(attention.module), adds, frozenset(sites))
 
 
 def _flops(module: nn.Module) -> int:
@@ -148,11 +155,13 @@ def _inner_edits(model: Model, source: Prompts) -> Iterator[Edits]:
     kinds: dict[Any, list[int]] = {}
     for b in model.anatomy.blocks:
         inner = type(b.attention and b.attention.module), type(b.mlp and b.mlp.down.module), b.parallel
-        kinds.setdefault((type(b.module), inner), []).append(b.layer)
+        hooked = b.layer if has_hooks(b.module) else None  # what hooks do may differ from layer to layer
+        kinds.setdefault((type(b.module), inner, hooked), []).append(b.layer)
     layers = sorted({k for of in kinds.values() for k in (of[0], of[-1])})
     for edit in (
         patch("z", source, layers=layers, heads=[0, [0, 1]] if model.n_heads > 1 else [0]),
         ablate("attn_out", layers=layers, positions=[2]),
+        ablate("mlp_out", layers=layers, positions=[2]),
         ablate("mlp_pre", layers=layers, positions=[2]),
         ablate("mlp_act", layers=layers, positions=[2], neurons=[0, 1]),
     ):
@@ -191,7 +200,9 @@ def _disagreement(model: Model, base: Prompts, edits: Edits, rules: Any, shape: 
     worst = 0.0
     with steady(model.hf):
         changes = [c for v in plan.variants for c in v.all_changes]
-        wave = Wave(model, recorded(model, base, which, changes, rules, plan.answers), base, reads, plan.end)
+        wave = Wave(
+            model, recorded(model, base, which, changes, rules, plan.answers, plan.beside), base, reads, plan.end
+        )
         wave.rows_from = 1  # so that the probe, which is short, sees rows
         plain = Wave(model, recorded(model, base, which, changes, None), base, reads, plan.end)
         for chunk in plan.chunks:

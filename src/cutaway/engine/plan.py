@@ -7,7 +7,7 @@ stated number of tokens; the plan alone decides them, so the same plan gives the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,7 +40,8 @@ class Layer:
 
     flops: int  # of one token
     after_attention: int = 0  # of one token, with its attention answered for
-    adds: frozenset[str] = frozenset()  # sites whose change is added to what leaves the block, and read by nothing else
+    adds: Mapping[str, int] = field(default_factory=dict)  # sites whose write nothing else in the block reads, and the
+    # FLOPs of one token from there to the write
     halfway: frozenset[str] = frozenset()  # sites that can be edited with the block's attention answered for
 
 
@@ -69,7 +70,7 @@ class Variant:
     inside: tuple[Change, ...]  # made in the block before that, of which at most the part behind its attention is run
     changes: tuple[Change, ...]  # made on the way up
     touched: np.ndarray = field(repr=False)  # [prompt] whether anything it reads can differ
-    adds: bool = False  # the one change inside is added to what leaves that block, of which nothing is run
+    adds: bool = False  # the one change inside is of a write that is added anew; nothing else of that block is run
     flops: int = 0
 
     @property
@@ -111,6 +112,11 @@ class Plan:
         """Layers that some variant enters half-way."""
         return half_way(self.variants)
 
+    @property
+    def beside(self) -> list[tuple[str, int]]:
+        """Writes that stay where the block's other one is added anew, as (site, layer)."""
+        return beside(self.variants)
+
     def cells_of(self, block: int) -> np.ndarray:
         """The cells of a block of chunks."""
         return np.array([self.variants[i].cell for chunk in self.blocks[block] for i in self.chunks[chunk]], int)
@@ -137,9 +143,9 @@ def enter(cell: Cell, shape: Shape) -> tuple[int, tuple[Change, ...], bool]:
     """The block before which a cell enters the wave, what it changes in the block before that, and whether by adding.
 
     A change of a write that nothing else in its block reads (an MLP's; a parallel block's attention's) is not made
-    inside the block: the stream after it differs by new - old. One behind the products of attention leaves these as
-    they were: the block runs on the changed tokens only, with its attention answered for. Both must be the first
-    changes of the cell.
+    inside the block: the stream after it is what entered, the other write and the new one. A change behind the products
+    of attention leaves these as they were: the block runs on the changed tokens only, with its attention answered for.
+    Both must be the first changes of the cell.
     """
     times = [_time(change, shape.n_layers) for change in cell]
     earliest = min(times)
@@ -190,7 +196,7 @@ def compile_cells(cells: Sequence[Cell], shape: Shape, lengths: np.ndarray, read
             continue
         entry, inside, adds = enter(cell, shape)
         rest = tuple(change for change in cell if not any(change is c for c in inside)) if inside else cell
-        alike = (entry, first, adds, _tokens(inside))
+        alike = (entry, first, inside[0].site if adds else "", _tokens(inside))
         if alike not in costs:
             one = Variant(i, entry, first, inside, rest, touched, adds)
             costs[alike] = run if shape.full else cost(one, shape, end, n_prompts, reads.shape[1])
@@ -256,7 +262,7 @@ def make_plan(
         prefix=max((v.first for v in variants), default=0),
         copied=max((_copied([variants[i] for i in chunk], end) for chunk in chunks), default=0),
         runs=1 + len(unique(s for c in changes for s in c.operation.sources)),
-        sites=[(c.site, c.layer) for c in changes],
+        sites=[*((c.site, c.layer) for c in changes), *beside(variants)],
         answers=len(half_way(variants)),
         logits=min(logits, max((len(c) for c in chunks), default=1) * reads.shape[1]),
         cells=n_cells,
@@ -295,6 +301,12 @@ def half_way(variants: Sequence[Variant]) -> list[int]:
     return sorted({v.entry - 1 for v in variants if v.inside and not v.adds})
 
 
+def beside(variants: Sequence[Variant]) -> list[tuple[str, int]]:
+    """Writes that stay where the block's other one is added anew, as (site, layer)."""
+    found = {(v.inside[0].site, v.inside[0].layer) for v in variants if v.adds}
+    return sorted({("mlp_out" if site in ("attn_out", "z") else "attn_out", layer) for site, layer in found})
+
+
 def cost(variant: Variant, shape: Shape, end: int, n_prompts: int, n_reads: int) -> int:
     """FLOPs of one variant: its suffix through the blocks, the last block for its reads alone."""
     suffix, every = end - variant.first, np.arange(n_prompts)
@@ -303,6 +315,9 @@ def cost(variant: Variant, shape: Shape, end: int, n_prompts: int, n_reads: int)
         reruns = variant.reruns(every, end).sum(1)
         tokens = int((np.minimum(reruns, n_reads) if variant.entry == shape.n_layers else reruns).sum())
         flops = shape.layers[variant.entry - 1].after_attention * tokens
+    elif variant.adds:
+        (change,) = variant.inside
+        flops = shape.layers[variant.entry - 1].adds[change.site] * int(variant.reruns(every, end).sum())
     if variant.entry == shape.n_layers:
         return flops
     last = min(shape.layers[-1].flops * suffix, shape.last_keys_flops * suffix + shape.layers[-1].flops * n_reads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,22 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
+def _reads(given: Any) -> tuple[list[Read], bool]:
+    """(positions and roles, whether they are an axis) of what a caller may give as `read`.
+
+    Raises:
+        BadInput: it is neither a position or role nor a list of them.
+    """
+    several = isinstance(given, list | tuple | range | np.ndarray | Tensor)
+    names = (
+        np.asarray(given).tolist() if isinstance(given, np.ndarray | Tensor) else list(given) if several else [given]
+    )
+    fits = [isinstance(n, int | np.integer | str) and not isinstance(n, bool) for n in names]
+    if not fits or not all(fits):
+        raise BadInput(f"read is a position (-1: each prompt's last token), a role, or a list of them, not {given!r}.")
+    return [n if isinstance(n, str) else int(n) for n in names], several
+
+
 class Readings:
     """Where each metric reads, and how it is computed there.
 
@@ -31,8 +47,7 @@ class Readings:
 
     def __init__(self, model: Model, prompts: Prompts, metrics: Sequence[Metric], read: Read | Sequence[Read]) -> None:
         self.model, self.prompts, self.metrics = model, prompts, metrics
-        self.several = not isinstance(read, int | str)
-        names = [read] if isinstance(read, int | str) else list(read)
+        names, self.several = _reads(read)
         self.labels = [str(r) for r in names]
         self.chosen = torch.stack([prompts.at(r) for r in names], dim=1)  # [prompt, read]
         every = torch.arange(max(prompts.n_positions - 1, 1)).expand(len(prompts), -1)

@@ -160,9 +160,10 @@ def recorded(
     changes: Sequence[Change],
     rules: Any,
     answers: Iterable[int] = (),
+    beside: Iterable[Key] = (),
     tables: Tables | None = None,
 ) -> Recorded:
-    """A group of base prompts and the same prompts of every source; `answers` as in `record`.
+    """A group of base prompts and the same prompts of every source; `answers` as in `record`, `beside`: further sites.
 
     Sources that begin like the base are run from where they part from it; the base and the others in one forward.
     `tables`: the means of the changes, where they are already known.
@@ -176,7 +177,7 @@ def recorded(
     starts = {id(s): parting(base, s) if rules else 0 for s in sources}
     group, some = base.part(index), {id(s): s.part(index) for s in sources}
     whole = [s for s in sources if not starts[id(s)]]
-    runs = record(model, [group, *(some[id(s)] for s in whole)], wanted, rules, answers)
+    runs = record(model, [group, *(some[id(s)] for s in whole)], wanted | set(beside), rules, answers)
     require_finite(model, group, runs[0].stream[-1])
     by_source = {id(s): run for s, run in zip(whole, runs[1:], strict=True)}
     for source in sources:

@@ -56,12 +56,7 @@ def choose(
         estimate: [cell, prompt].
         among: the cells that can differ from the base; default all.
         costs: of each of those; default all alike. Large effects are often early ones, which cost more.
-
-    Raises:
-        BadInput: the share is not between 0 and 1.
     """
-    if not 0 < share < 1:
-        raise BadInput(f"screen={share} must be a share of the work, between 0 and 1.")
     among = np.arange(len(estimate)) if among is None else among
     costs = np.ones(len(among)) if costs is None or not costs.any() else costs
     order = np.argsort(-np.abs(estimate[among].mean(1)), kind="stable")
@@ -126,7 +121,9 @@ class Screened:
 
         def estimated(some: list[int]) -> np.ndarray:
             with steady(model.hf):
-                runs = recorded(model, base, np.array(some), [*changes, *patterns], ways.rules, plan.answers, tables)
+                runs = recorded(
+                    model, base, np.array(some), [*changes, *patterns], ways.rules, plan.answers, plan.beside, tables
+                )
             # What is recorded for one group of prompts is what a sweep holds anyway; for several it is recorded again.
             found = estimate(model, base[some], cells, readings.metrics[0], readings, runs)
             self.runs = runs if len(some) == len(base) else None

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from ..anatomy import steady
-from ..errors import BadInput
 from ..finite import NotFinite, all_finite, first_place, not_finite, require_finite
 from ..heap import keep_freed_memory
 from ..metrics import Metric
@@ -58,7 +57,14 @@ class Work:
         if self.kept is not None and len(self.plan.groups) == 1:
             return self.kept
         return recorded(
-            self.model, self.base, which, self.plan.changes, self.ways.rules, self.plan.answers, self.tables
+            self.model,
+            self.base,
+            which,
+            self.plan.changes,
+            self.ways.rules,
+            self.plan.answers,
+            self.plan.beside,
+            self.tables,
         )
 
     @property
@@ -87,7 +93,7 @@ class AtHand:
             self.wave = Wave(work.model, self.runs, self.group, self.at, self.end)
             self.before = self.wave.base()
             self.own = [own[:, 0] for own in work.readings(self.before, self.which, self.before)]
-            self.aimed = [] if work.aim is None else work.aim.of(self.runs, self.which)
+            self.aimed = [] if work.aim is None else work.aim.of(self.runs, self.which, self.before)
 
     def shard(self, block: int, tell: Callable[[int], None]) -> Arrays:
         """Run one block of chunks. `tell` is called with the number of cells that were done since the last time."""
@@ -110,7 +116,6 @@ class AtHand:
         variants = [chunk[i] for i in rows]
         if not variants:
             return
-        _refuse_final_norm(variants)
         left = self.wave.climb(variants) if work.ways.rules else _forwards(self.wave, variants, work.plan.budget)
         self._require_finite(left, variants)
         metrics = work.readings.metrics
@@ -175,11 +180,6 @@ def _forwards(wave: Wave, variants: Sequence[Variant], budget: int) -> torch.Ten
     return torch.cat([wave.forward(variants[i : i + step]) for i in range(0, len(variants), step)], dim=1)
 
 
-def _refuse_final_norm(variants: Sequence[Variant]) -> None:
-    if any(c.site == "final_norm" for v in variants for c in v.changes):
-        raise BadInput("final_norm is read, not swept: edit resid_post of the last layer, which it is a function of.")
-
-
 class Aim:
     """The metric of the reference prompts' own run, toward the base's answers and foils, at their own positions."""
 
@@ -192,8 +192,11 @@ class Aim:
         """How many numbers each metric gives a prompt."""
         return [width_of(metric, self.readings) for metric in self.readings.metrics]
 
-    def of(self, runs: Recorded, which: np.ndarray) -> list[np.ndarray]:  # each [prompt, read]
-        """Of one group of prompts; their run is already there if they are the source of a patch."""
+    def of(self, runs: Recorded, which: np.ndarray, before: torch.Tensor) -> list[np.ndarray]:  # each [prompt, read]
+        """Of one group of prompts; their run is already there if they are the source of a patch.
+
+        `before`: what the base run left where it is read, for metrics that compare with it.
+        """
         run = runs.sources.get(id(self.reference))
         if run is None:
             some = self.reference.part(which.tolist())
@@ -201,7 +204,7 @@ class Aim:
             require_finite(self.model, some, run.stream[-1], "Reference prompt")
         at = self.readings.at[torch.from_numpy(which)].to(run.left.device)
         left = run.left[torch.arange(len(which), device=at.device)[:, None], at][:, None]
-        return [values[:, 0] for values in self.readings(left, which)]
+        return [values[:, 0] for values in self.readings(left, which, before)]
 
 
 def _with_targets(reference: Prompts, base: Prompts) -> Prompts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -124,12 +125,16 @@ def _named(dim: str, value: Any) -> str:
 
 
 def _facets(found: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
-    """The grid, or one for each value of its third axis."""
+    """The grid, or one for each value of its further axes."""
     dims = [str(d) for d in found["effect"].dims]
-    if len(dims) < 3:
-        return [("", found)]
-    third = next(d for d in dims if d not in ("layer", "head", "kv_head"))
-    return [(f" at {value}", found.isel({third: i})) for i, value in enumerate(found[third].values[:FACETS])]
+    further = sorted(dims, key=lambda d: d in ("layer", "head", "kv_head"))[: max(0, len(dims) - 2)]
+    chosen = itertools.islice(itertools.product(*(range(found.sizes[d]) for d in further)), FACETS)
+    made = []
+    for at in chosen:
+        place = dict(zip(further, at, strict=True))
+        names = ", ".join(str(found[d].values[i]) for d, i in place.items())
+        made.append((f" at {names}" if names else "", found.isel(place)))
+    return made
 
 
 def _largest(found: xr.Dataset, top: int = 12) -> Table:

@@ -91,4 +91,7 @@ def _checked(row: str, n: int, path: Path) -> dict[str, Any]:
             raise BadInput(f"{where} has a field {name!r}. Known: {', '.join(FIELDS)}.")
         if not isinstance(content, kinds) or isinstance(content, bool):
             raise BadInput(f"{where}: {name} cannot be {json.dumps(content)}.")
+    for role, place in value.get("roles", {}).items():
+        if not isinstance(place, int | str) or isinstance(place, bool):
+            raise BadInput(f"{where}: role {role} cannot be at {json.dumps(place)}. Give an index or a token's text.")
     return value
