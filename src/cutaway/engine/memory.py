@@ -19,6 +19,13 @@ COPIES = 4
 LOGITS = 5
 """Tensors of whole rows of logits that live at once while a metric reads them."""
 
+SCORES = 3
+"""Tensors [head, query, key] that live at once where attention makes its pattern: scores, masked scores, softmax."""
+
+PATTERNS = 6
+"""The same where a pattern is edited: the model's and a copy, and of the edited tokens the old rows as they were and by
+position, the source's, and the new ones."""
+
 KEPT = 1.5
 """What an allocator holds over what is alive: freed blocks of the wrong size. Measured on Linux, on the CPU."""
 
@@ -38,6 +45,7 @@ class Sizes:
     neurons: int
     vocab: int
     number: int  # bytes
+    patterns: bool = False  # its attention makes them whole; else only where they are recorded or edited
 
     def site(self, site: str, positions: int) -> int:
         """Of a recorded site; what entered the blocks is kept anyway."""
@@ -90,17 +98,20 @@ def estimate(
         logits: whole rows of logits that metrics hold at once.
         cells: of the grid; results: numbers in the result's arrays.
     """
+    recorded = set(sites)
+    edited = {site for site, _ in recorded}
+    inside = sum(sizes.site(site, positions) for site, _ in recorded)
     tokens = prompts * positions
     stream = (n_layers + 1) * sizes.d_model
-    inside = sum(sizes.site(site, positions) for site, _ in set(sites))
     kept = tokens * (runs * (stream + inside) + n_layers * sizes.keys_values + answers * sizes.d_model)
     making = tokens * runs * COPIES * sizes.widest
+    if sizes.patterns or "pattern" in edited:
+        making += tokens * runs * SCORES * sizes.heads * positions
     here = prompts * wave_tokens
     seen = prompts * (prefix + copied + wave_tokens)
-    scores = (
-        sizes.heads * here * (prefix + wave_tokens) if any(s in ("q", "k", "v", "pattern") for s, _ in sites) else 0
-    )
-    wave = here * (4 * sizes.d_model + COPIES * sizes.widest) + 2 * seen * sizes.keys_values + 3 * scores
+    scores = sizes.heads * here * (prefix + wave_tokens)
+    made = PATTERNS if "pattern" in edited else SCORES if sizes.patterns or edited & {"q", "k", "v"} else 0
+    wave = here * (4 * sizes.d_model + COPIES * sizes.widest) + 2 * seen * sizes.keys_values + made * scores
     masks = 2 * here * (prefix + wave_tokens)
     return Memory(
         recorded=int(KEPT * sizes.number * kept),
