@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..edits.cells import Cell, Change
-from ..edits.operations import unique
+from ..edits.operations import Mean, Operation, unique
+from ..parts import at_once
 from ..wording import memory as amount
 from .memory import Memory, Sizes, estimate
 
@@ -258,6 +259,7 @@ def make_plan(
         runs=1 + len(unique(s for c in changes for s in c.operation.sources)),
         sites=[(c.site, c.layer) for c in changes],
         answers=len(half_way(variants)),
+        reference=max((_together(c.operation) for c in changes), default=(0, 0)),
         logits=min(logits, max((len(c) for c in chunks), default=1) * reads.shape[1]),
         cells=n_cells,
         results=n_cells * n_prompts * (3 * reads.shape[1] if numbers is None else numbers),
@@ -288,6 +290,14 @@ def _copied(chunk: Sequence[Variant], end: int) -> int:
     first = chunk[0].first
     rows = next((i for i, v in enumerate(chunk) if v.first != first), len(chunk))
     return rows * first if as_rows(rows, first, end - first) else 0
+
+
+def _together(operation: Operation) -> tuple[int, int]:
+    """Reference prompts that are run at once for a mean, and their positions."""
+    if not isinstance(operation, Mean):
+        return 0, 0
+    prompts = operation.reference.prompts
+    return min(len(prompts), at_once(prompts, TOKENS)), prompts.n_positions
 
 
 def half_way(variants: Sequence[Variant]) -> list[int]:

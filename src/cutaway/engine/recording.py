@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..anatomy import Block, steady
-from ..calls import BlockCall, BlockRules, Enough, Keep, capture
+from ..calls import BlockCall, BlockRules, Enough, capture
 from ..edits.cells import Change
 from ..edits.operations import Mean, Reference, unique
 from ..finite import require_finite
@@ -62,7 +62,7 @@ def record(
     everything = together(prompts) if len(prompts) > 1 else prompts[0]
     logits = None
     with steady(model.hf), Hooks() as hooks:
-        kept = capture(hooks, model, calls, rules)
+        kept = capture(hooks, model, calls, rules, len(prompts[0]))
         for block in model.anatomy.blocks:
             hooks.before(block.module, before)
             quicken_activation(hooks, block, model.device)
@@ -82,7 +82,7 @@ def record(
         runs.append(Run([x[rows] for x in stream], sites, batch=len(everything), logits=own))
         start += len(some)
     runs[0].calls = calls
-    runs[0].cache = [_kept(k, len(prompts[0])) for k in kept]
+    runs[0].cache = [None if k.k is None or k.v is None else (k.k.detach(), k.v.detach()) for k in kept]
     runs[0].answers = {layer: found[0] for layer, found in given.items()}
     return runs
 
@@ -103,10 +103,6 @@ def _answer(hooks: Hooks, block: Block, n: int, batch: int) -> list[Answer]:
     assert block.attention is not None
     hooks.after(block.attention.module, after)
     return found
-
-
-def _kept(keep: Keep, n: int) -> tuple[Tensor, Tensor] | None:
-    return None if keep.k is None or keep.v is None else (keep.k[:n].detach(), keep.v[:n].detach())
 
 
 def mean_table(model: Model, reference: Reference, wanted: Iterable[Key]) -> dict[Key, Tensor]:  # [key, ...]
@@ -134,6 +130,7 @@ def mean_table(model: Model, reference: Reference, wanted: Iterable[Key]) -> dic
             if key not in sums:
                 sums[key] = torch.zeros(len(table), *real.shape[1:], dtype=torch.float64)
             sums[key].index_add_(0, rows, real)
+        del run, values, real  # before the next part is run
     return {k: (s / counts.reshape(-1, *[1] * (s.dim() - 1))) for k, s in sums.items()}
 
 
