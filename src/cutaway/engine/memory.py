@@ -84,6 +84,7 @@ def estimate(
     prefix: int,
     copied: int,
     runs: int,
+    together: int,
     sites: Iterable[tuple[str, int]],
     answers: int,
     reference: tuple[int, int],
@@ -97,7 +98,8 @@ def estimate(
         prompts: of the largest group; positions: of the longest prompt.
         wave_tokens: of one prompt in the largest wave; prefix: recorded positions before them; copied: how many of
             these are there once a variant, for variants that are rows of their own.
-        runs: recorded runs, the base's and its sources'; sites: recorded in each of them.
+        runs: recorded runs, the base's and its sources', of which so many `together` in one forward; sites: recorded
+            in each of them.
         answers: layers whose attention's output is kept.
         reference: prompts that are run at once for the means of an ablation, and the positions of the longest.
         logits: whole rows of logits that metrics hold at once.
@@ -116,7 +118,7 @@ def estimate(
 
     tokens = prompts * positions
     kept = runs * (stream + inside(positions) + positions) + n_layers * sizes.keys_values + answers * sizes.d_model
-    making = tokens * runs * running(positions)
+    making = tokens * together * running(positions)
     n, width = reference
     float64 = 3 * inside(width)  # the real tokens of a site, as they are and in double precision
     means = n * width * (stream + inside(width) + max(running(width), float64))

@@ -221,6 +221,7 @@ def make_plan(
     n_cells: int,
     budget: int = TOKENS,
     recorded: int | None = None,
+    together: int | None = None,
     logits: int = 0,
     estimated: int = 0,
     numbers: int | None = None,
@@ -233,6 +234,7 @@ def make_plan(
         n_cells: of the whole grid.
         budget: tokens a chunk may hold.
         recorded: tokens of the runs that are recorded before, the base's and each source's (default: the base's).
+        together: of those runs, how many are recorded in one forward (default: all of them).
         logits: whole rows of logits that metrics hold at once.
         estimated: cells that can differ and are not run.
         numbers: that the result has for a cell and a prompt, in all its arrays (default: three a read position).
@@ -248,6 +250,7 @@ def make_plan(
     work = [sum(variants[i].flops for i in chunk) * size // n_prompts + CALL * shape.n_layers for chunk in chunks]
     longest = max((sum(end - variants[i].first for i in chunk) for chunk in chunks), default=0)
     changes = [c for v in variants for c in v.all_changes]
+    runs = 1 + len(unique(s for c in changes for s in c.operation.sources))
     memory = estimate(
         shape.sizes,
         shape.n_layers,
@@ -256,7 +259,8 @@ def make_plan(
         wave_tokens=max(longest, int(lengths.max())) if shape.full else longest,
         prefix=max((v.first for v in variants), default=0),
         copied=max((_copied([variants[i] for i in chunk], end) for chunk in chunks), default=0),
-        runs=1 + len(unique(s for c in changes for s in c.operation.sources)),
+        runs=runs,
+        together=runs if together is None else min(runs, together),
         sites=[(c.site, c.layer) for c in changes],
         answers=len(half_way(variants)),
         reference=max((_together(c.operation) for c in changes), default=(0, 0)),

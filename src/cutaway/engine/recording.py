@@ -111,7 +111,6 @@ def mean_table(model: Model, reference: Reference, wanted: Iterable[Key]) -> dic
     table = reference.table()
     sums: dict[Key, Tensor] = {}
     counts = torch.zeros(len(table), dtype=torch.float64)
-    keys = reference.keys(reference.prompts)
 
     def run_of(index: list[int]) -> tuple[Prompts, Run]:
         some = reference.prompts.part(index)
@@ -119,9 +118,9 @@ def mean_table(model: Model, reference: Reference, wanted: Iterable[Key]) -> dic
         require_finite(model, some, run.stream[-1], "Reference prompt")
         return some, run
 
-    for index, (some, run) in in_parts(len(reference.prompts), at_once(reference.prompts, TOKENS), run_of):
+    for _, (some, run) in in_parts(len(reference.prompts), at_once(reference.prompts, TOKENS), run_of):
         mask = some.mask
-        rows = torch.tensor([table[key] for i in index for key in keys[i]])
+        rows = torch.tensor([table[key] for keys in reference.keys(some) for key in keys])
         counts.index_add_(0, rows, torch.ones(len(rows), dtype=torch.float64))
         for key in wanted:
             name, layer = key
