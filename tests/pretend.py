@@ -95,9 +95,9 @@ def register() -> None:
         return placed(func(*args, **kwargs, device=torch.device("cpu")), device)
 
     library.fallback(made, "PrivateUse1")
-    # What PyTorch makes of a list of numbers, in a way that lets no subclass answer.
+    # What PyTorch makes of a list of numbers, in a way that lets no subclass answer; and what it makes empty and fills.
     aten = torch.library.Library("aten", "IMPL")
-    for name in ("empty.memory_format", "empty_strided"):
+    for name in ("empty.memory_format", "empty_strided", "arange", "arange.start", "arange.start_step", "eye", "eye.m"):
         aten.impl(name, partial(made, op(name)), "PrivateUse1")
     aten.impl(
         "copy_", lambda to, by, non_blocking=False: Pretend.__torch_dispatch__(op("copy_"), (), (to, by)), "PrivateUse1"

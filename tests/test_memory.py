@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import cutaway
 import cutaway.model
 import cutaway.trace
 from conftest import measured
 from cutaway import directions, parts
+from cutaway.engine.memory import KEPT
 from cutaway.engine.paths import engine
 from cutaway.geometry.moments import moments
 from cutaway.parts import in_parts, out_of_memory
 from cutaway.readout import direction
-from families import token_ids
+from families import build, token_ids
 
 FEW = 20
 """Tokens at once in these tests: two prompts of nine."""
@@ -353,3 +357,40 @@ def test_the_prefix_that_rows_copy_is_planned() -> None:
     sizes = engine(model).shape.sizes
     rows = 1024 // (64 - 20)  # that fit a chunk of the first; the second's are too short to be rows
     assert plans[0].memory.wave - plans[1].memory.wave > sizes.number * 2 * (rows - 1) * 20 * sizes.keys_values
+
+
+class Alive(TorchDispatchMode):
+    """`most`: bytes of the tensors made inside that were alive at once, at their most; each storage counts once."""
+
+    def __init__(self, model: cutaway.Model) -> None:
+        super().__init__()
+        self.weights = {p.untyped_storage()._cdata for p in (*model.hf.parameters(), *model.hf.buffers())}
+        self.known: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        made = func(*args, **(kwargs or {}))  # type: ignore[operator]
+        self.known = {key: one for key, one in self.known.items() if not one[0].expired()}
+        for x in tree_leaves(made):
+            if isinstance(x, Tensor) and (storage := x.untyped_storage())._cdata not in self.weights:
+                self.known[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self.most = max(self.most, sum(size for _, size in self.known.values()))
+        return made
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("site", ["pattern", "q", "k", "z", "mlp_out", "resid_pre", "mean"])
+def test_no_more_tensors_are_alive_than_were_planned(site: str, attention: str) -> None:
+    """Against every storage that PyTorch makes; the plan's allowance for the allocator is left out."""
+    model = cutaway.Model(build("gpt2", attention))
+    base = cutaway.Prompts(ids=token_ids(2, 60), answers=5, foils=8)
+    where = {"heads": 0} if site in ("pattern", "q", "k", "z") else {"positions": [0, 30]}
+    edits = (
+        cutaway.ablate("mlp_out", mean_of=cutaway.Prompts(ids=token_ids(40, 60)), layers=[0], positions=-1)
+        if site == "mean"
+        else cutaway.patch(site, turned(base), layers=1, **where)
+    )
+    plan = cutaway.sweep(model, base, edits, dry_run=True)
+    with Alive(model) as alive:
+        cutaway.sweep(model, base, edits, progress=False)
+    assert alive.most <= (plan.memory.recorded + plan.memory.wave) / KEPT
