@@ -56,9 +56,9 @@ def edited(subject: Subject, question: Question, progress: Progress) -> Answer:
     draws = sweeps(model, base, {"": edit, **controls}, list(METRICS), progress)
     found = draws.pop("")
     before, after, effect = (_of(found, what) for what in ("base", "value", "effect"))
-    quantity = f"logit({shown(answer)}) - logit({shown(foil)})"
-    names = {"logit_diff": quantity, "log_prob": f"log-probability of {shown(answer)}",
-             "prob": f"probability of {shown(answer)}", "kl": "KL from the run before"}  # fmt: skip
+    quantity = f"logit({subject.shown(answer)}) - logit({subject.shown(foil)})"
+    names = {"logit_diff": quantity, "log_prob": f"log-probability of {subject.shown(answer)}",
+             "prob": f"probability of {subject.shown(answer)}", "kl": "KL from the run before"}  # fmt: skip
     spreads = {
         name: {m: draw["effect"].sel(metric=m).values.ravel().astype(float).tolist() for m in METRICS}
         for name, draw in draws.items()
@@ -84,8 +84,7 @@ def edited(subject: Subject, question: Question, progress: Progress) -> Answer:
         written.python(
             subject,
             question,
-            answer,
-            foil,
+            (answer, foil),
             line,
             f"metrics = {list(METRICS)!r}",
             "found = cutaway.sweep(m, base, edit, metric=metrics)",
@@ -216,7 +215,8 @@ def _direction(subject: Subject, question: Question, trace: Any, source: Prompts
         toward = subject.token(question.toward)
         against = [subject.token(question.against)] if question.against else None
         vector = model.directions([toward], against)[0]
-        named = f"the direction of {quoted(toward)}" + (f" against {quoted(against[0])}" if against else "")
+        named = f"the direction of {quoted(subject.text(toward))}"
+        named += f" against {quoted(subject.text(against[0]))}" if against else ""
         return vector, f"v = m.directions([{toward!r}]" + (f", [{against[0]!r}])[0]" if against else ")[0]"), named
     assert source is not None
     if not isinstance(place.at, int):

@@ -34,8 +34,8 @@ def tokens(subject: Subject, question: Question, progress: Progress) -> Answer:
         "Tokens and next token",
         [f"After “{prose(question.text, 200)}” comes {quoted(best)}, with {percent(chance)}."],
         [token_row(names, ids, question.prompt), next_token_table(*columns)],
-        written.python(subject, question, "", "", "found = m.top(base, k=10)", written.SHOW),
-        written.shell(subject, "top", question.text),
+        written.python(subject, question, (), "found = m.top(base, k=10)", written.SHOW),
+        written.shell(subject, question, "top", [question.text]),
         {"tokens": [shown(t) for t in names], "next": dict(zip(columns[0], columns[3], strict=True))},
     )
 
@@ -76,10 +76,10 @@ def lens_answer(subject: Subject, question: Question, progress: Progress) -> Ans
         [],
         [picture],
         written.python(
-            subject, question, "", "", f"found = cutaway.lens(t, top={CHOICES}, of={[answer, foil]!r})", written.SHOW
+            subject, question, (), f"found = cutaway.lens(t, top={CHOICES}, of={[answer, foil]!r})", written.SHOW
         ),
-        written.shell(subject, "lens", question.text, "--of", answer, "--of", foil),
-        {"of": [answer, foil]},
+        written.shell(subject, question, "lens", [question.text], of=[answer, foil]),
+        {"of": [subject.typed(answer), subject.typed(foil)]},
     )
 
 
@@ -114,9 +114,9 @@ def attribution(subject: Subject, question: Question, progress: Progress) -> Ans
         "What wrote the prediction",
         [*([f"Not split further: {refused}"] if refused else [])],
         parts,
-        written.python(subject, question, answer, foil, "found = cutaway.attribute(t, by='component')", written.SHOW),
-        written.shell(subject, "attribute", question.text, "--answer", answer, "--foil", foil),
-        {"answer": answer, "foil": foil, "total": total},
+        written.python(subject, question, (answer, foil), "found = cutaway.attribute(t, by='component')", written.SHOW),
+        written.shell(subject, question, "attribute", [question.text], answer=[answer], foil=[foil]),
+        {"answer": subject.typed(answer), "foil": subject.typed(foil), "total": total},
     )
 
 
@@ -154,7 +154,7 @@ def attention(subject: Subject, question: Question, progress: Progress) -> Answe
         "Where heads look",
         more,
         [attention_figure(drawn.isel(layer=kept), question.text, scores, question.prompt, first)],
-        written.python(subject, question, "", "", "found = cutaway.attention_patterns(t)", written.SHOW),
+        written.python(subject, question, (), "found = cutaway.attention_patterns(t)", written.SHOW),
         written.asking(subject, question),
         {},
     )

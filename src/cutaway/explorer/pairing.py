@@ -10,7 +10,6 @@ import xarray as xr
 from .. import patch, views
 from ..errors import BadInput
 from ..figures import effect_grid
-from ..tokens import shown
 from ..views import Picture
 from ..wording import label, number, signed
 from . import written
@@ -48,7 +47,7 @@ def compare(subject: Subject, question: Question, progress: Progress) -> Answer:
         found = subject.lens(text, answer, foil).isel(prompt=0, position=-1)
         series[name] = (found["of_logit"].isel(of=0) - found["of_logit"].isel(of=1)).values.tolist()
     ticks = [f"L{k}" for k in range(subject.model.n_layers)]
-    quantity = f"logit({shown(answer)}) - logit({shown(foil)})"
+    quantity = f"logit({subject.shown(answer)}) - logit({subject.shown(foil)})"
     drawn = views.lines(series, ticks, f"{quantity} by the logit lens, at the last position", "logits")
     words = " ".join(views.spoken_line(name, line, ticks, False) for name, line in series.items())
     lines = Picture(drawn, f"{quantity} after each layer, in A and in B.", words)
@@ -66,9 +65,9 @@ def compare(subject: Subject, question: Question, progress: Progress) -> Answer:
         "Two prompts: A | B",
         [says],
         [row, table, lines],
-        written.python(subject, question, answer, foil, COMPARED.format(of=[answer, foil])),
-        written.shell(subject, "top", question.text, "-p", question.other),
-        {"A": series["A"], "B": series["B"], "answer": answer, "foil": foil},
+        written.python(subject, question, (answer, foil), COMPARED.format(of=[answer, foil])),
+        written.shell(subject, question, "top", [question.text, question.other]),
+        {"A": series["A"], "B": series["B"], "answer": subject.typed(answer), "foil": subject.typed(foil)},
     )
 
 
@@ -91,7 +90,7 @@ def grid(subject: Subject, question: Question, progress: Progress) -> Answer:
     edits = {"patch": patch(site, clean), **({"control": patched_from(site, words)} if words else {})}
     runs = sweeps(model, corrupt, edits, "logit_diff", progress)
     found, other = runs["patch"], runs.get("control")
-    quantity = f"logit({shown(answer)}) - logit({shown(foil)})"
+    quantity = f"logit({subject.shown(answer)}) - logit({subject.shown(foil)})"
     base, aim = float(found["base"].values[0]), float(found["reference"].values[0])
     effect = found["effect"].isel(prompt=0, drop=True)
     null = None if other is None else other["effect"].isel(prompt=0, drop=True).transpose("draw", *effect.dims)
@@ -149,8 +148,7 @@ def grid(subject: Subject, question: Question, progress: Progress) -> Answer:
         written.python(
             subject,
             question,
-            answer,
-            foil,
+            (answer, foil),
             f"found = cutaway.denoise(m, clean=base, corrupt=source, site={site!r})",
             written.SHOW,
             *([CONTROL.format(draws=GRID_DRAWS, site=site)] if words else []),
