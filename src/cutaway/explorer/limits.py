@@ -2,6 +2,8 @@
 
 CHARACTERS = 4_000
 """Of a prompt."""
+TYPED = 200
+"""Characters of any other text that is typed, such as a token's."""
 TOKENS = 256
 """Of a prompt; fewer where the model's context is shorter."""
 BODY = 64 * 1024

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import BadInput, Refused
 from ..tokens import read_token, shown
-from .limits import RECORDED, TOKENS
+from .limits import RECORDED, TOKENS, TYPED
 from .question import Question
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Subject:
     def typed(self, token: Token) -> str:
         """A token as one types it, on the page or on the command line: by its id where its text would be misread."""
         plain = isinstance(token, str) and token.isprintable() and isinstance(read_token(token), str)
+        plain = plain and len(str(token)) <= TYPED
         return str(token) if plain else f"#{self.model.token_id(token)}"
 
     def text(self, token: Token) -> str:
