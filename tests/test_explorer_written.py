@@ -27,6 +27,7 @@ from cutaway.explorer import written
 from cutaway.explorer.asking import answered
 from cutaway.explorer.question import Question, parse
 from cutaway.explorer.subject import Subject
+from cutaway.explorer.telling import Teller
 from cutaway.prompts import single_token
 from cutaway.tokens import token_text
 
@@ -72,7 +73,8 @@ def commanded(line: str) -> tuple[str, Any]:
     """What the real command makes of a copied line: a question, or prompts and the ids of the tokens it names."""
     assert line.isprintable(), "a terminal obeys what is no text"
     name, *words = shlex.split(line)[1:]
-    params = commands.get_command(None, name).make_context(name, words).params  # type: ignore[union-attr,arg-type]
+    root = commands.make_context("cutaway", ["check"])
+    params = commands.get_command(root, name).make_context(name, words, parent=root).params  # type: ignore[union-attr]
     if name == "ask":
         (text,) = params["question"]
         return name, parse(json.loads(text))
@@ -151,7 +153,7 @@ def test_copied_commands_about_strange_prompts_give_the_numbers_that_are_shown(c
     subject = Subject(cutaway.load("pocket"), "pocket")
 
     def ask(**question: Any) -> Any:
-        return answered(subject, parse(question), lambda done, total: None)
+        return answered(subject, parse(question), Teller())
 
     for text in ("-", "a\n\x1b[1m#11 '", "--answer"):
         made = ask(kind="tokens", text=text)

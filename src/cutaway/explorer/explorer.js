@@ -27,7 +27,7 @@ function trouble(error) {
   $("trouble").hidden = false;
   say("");
 }
-function told(what) {
+function told(what, unit = "cells") {
   const start = performance.now();
   return (event, data) => {
     if (event === "started") { say(data.state === "ready" ? `${what} …` : "Loading the model …"); return; }
@@ -35,7 +35,7 @@ function told(what) {
     $("progress").hidden = false;
     if (done === 0) $("progress").removeAttribute("value"); else $("progress").value = done / Math.max(1, total);
     const left = done ? (performance.now() - start) / done * (total - done) / 1000 : 0;
-    say(total > 1 ? `${what}: ${done} of ${total} cells${left > 2 ? `, about ${Math.ceil(left)} s left` : ""}` : `${what} …`);
+    say(total > 1 ? `${what}: ${done} of ${total} ${unit}${left > 2 ? `, about ${Math.ceil(left)} s left` : ""}` : `${what} …`);
   };
 }
 /** Run something that can be stopped, after what runs already, or `instead` of it. */
@@ -107,6 +107,23 @@ function put(host, question, found, more) {
   cutaway.enhance(element);
   $("keep").hidden = false;
   return element;
+}
+/** Put the whole answer in the place of what was there early; the heading, which is being read, and the buttons stay. */
+function renew(element, found) {
+  const [fresh] = sections(found, null), held = document.activeElement.closest("figure, details:not(.ways details)");
+  for (const old of element.querySelectorAll(":scope > :not(h2, .tools)")) old.remove();
+  element.append(...[...fresh.children].filter((one) => one.tagName !== "H2"));
+  cutaway.enhance(element);
+  if (held && !held.isConnected) element.querySelector("h2").focus({ preventScroll: true });
+}
+/** Say in an early answer that what was to follow will not. */
+function unfinished(element) {
+  const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const node = texts.currentNode;
+    if (/being drawn …$/.test(node.data)) node.data = node.data.replace(/being drawn …$/, "not drawn, it was stopped.");
+    else if (node.data === "…") node.data = "—";
+  }
 }
 function take(element) {
   const at = shown.findIndex((one) => one.element === element);
@@ -191,14 +208,26 @@ function change(edit) {
   if (!question.place) { $("place").focus(); trouble(new Refused({ what: "No place is chosen.", why: "", do: "Choose a cell, a head or a token, or type a place such as L3.resid_post@-1." })); return; }
   const from = chosenAt;
   work(async (signal) => {
-    const found = await ask("/api/ask", question, told("Changing"), signal);
     const back = make("button", { type: "button", click: () => { (from?.isConnected ? from : $("place")).focus(); from?.scrollIntoView?.({ block: "center" }); } }, "Back to the place");
     const gone = make("button", { type: "button", click: () => { take(element); $("place").focus(); } }, "Remove this");
-    const element = put($("changes"), question, found, make("div", { class: "tools" }, back, gone));
-    say(found.sections[0].sentences[0] || "Changed.");
-    const heading = element.querySelector("h2");
-    heading.focus({ preventScroll: true });
-    heading.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+    let element = null, hear = told("Changing");
+    const show = (found) => {
+      element = put($("changes"), question, found, make("div", { class: "tools" }, back, gone));
+      const heading = element.querySelector("h2");
+      heading.focus({ preventScroll: true });
+      heading.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+    };
+    try {
+      const found = await ask("/api/ask", question, (event, data) => {
+        if (event !== "early") { hear(event, data); return; }
+        show(data);
+        hear = told(`${data.sections[0].sentences[0]} Drawing the control`, "draws");
+        hear("progress", { done: 0, total: 1 });
+      }, signal);
+      if (element) renew(element, found); else show(found);
+      const chance = Object.values(found.facts.p).map((p) => p.toPrecision(2)).join(", ");
+      say(`${found.sections[0].sentences[0]}${chance ? ` Against the control: p = ${chance}.` : ""}`);
+    } catch (error) { if (element) unfinished(element); throw error; }
   });
 }
 

@@ -20,13 +20,13 @@ from .answer import Answer
 from .limits import WEIGHTS
 from .question import Question
 from .subject import CHOICES, Subject
-from .sweeps import Progress
+from .telling import Teller
 
 
-def tokens(subject: Subject, question: Question, progress: Progress) -> Answer:
+def tokens(subject: Subject, question: Question, tell: Teller) -> Answer:
     """The tokens of the prompt, and what comes next."""
     trace = subject.trace(question.text)
-    table = top_table(trace.logits[0, -1], subject.model.tokenizer, 10)
+    table = top_table(trace.logits_at(-1)[0], subject.model.tokenizer, 10)
     columns = [table[name].values.tolist() for name in ("token", "token_id", "logit", "probability")]
     names, ids = trace.prompts.tokens[0], trace.prompts.ids[0].tolist()
     best, chance = str(columns[0][0]), float(columns[3][0])
@@ -66,7 +66,7 @@ def token_row(names: list[str], ids: list[int], prompt: str) -> Picture:
     )
 
 
-def lens_answer(subject: Subject, question: Question, progress: Progress) -> Answer:
+def lens_answer(subject: Subject, question: Question, tell: Teller) -> Answer:
     """What every layer would predict."""
     answer, foil = subject.targets(question)
     found = subject.lens(question.text, answer, foil)
@@ -83,7 +83,7 @@ def lens_answer(subject: Subject, question: Question, progress: Progress) -> Ans
     )
 
 
-def attribution(subject: Subject, question: Question, progress: Progress) -> Answer:
+def attribution(subject: Subject, question: Question, tell: Teller) -> Answer:
     """What wrote the difference of answer and foil."""
     answer, foil = subject.targets(question)
     trace = subject.trace(question.text, answer, foil)
@@ -137,7 +137,7 @@ def _place(terms: Any, i: int, name: str) -> dict[str, int | str]:
     return {**place_of(terms, i), **({"term": name} if "." in name else {})}
 
 
-def attention(subject: Subject, question: Question, progress: Progress) -> Answer:
+def attention(subject: Subject, question: Question, tell: Teller) -> Answer:
     """Where every head looks."""
     answer, foil = subject.targets(question)
     trace = subject.trace(question.text, answer, foil)

@@ -13,7 +13,7 @@ WIDE, LEFT, RIGHT, ROW = 460, 14, 66, 42
 
 
 def spread(effect: float, controls: Mapping[str, Sequence[float]], what: str, unit: str) -> Picture:
-    """The edit's effect, and a dot for each draw of every control."""
+    """The edit's effect, and a dot for each draw of every control; one without draws is still being made."""
     everything = [0.0, effect, *(v for draws in controls.values() for v in draws)]
     low, high = min(everything), max(everything)
     pad = 0.06 * ((high - low) or 1.0)
@@ -34,6 +34,9 @@ def spread(effect: float, controls: Mapping[str, Sequence[float]], what: str, un
     for i, (name, draws) in enumerate(controls.items(), 1):
         y = i * ROW + 26
         body.append(text(LEFT, y - 12, f"control: {name}"))
+        if not draws:
+            body.append(text(LEFT, y + 4, "being drawn …", "small"))
+            continue
         body.append(line(x(min(draws)), y, x(max(draws)), y, "whisker"))
         for k, value in enumerate(sorted(draws)):
             dot = circle(x(value), y, 4, "dot line2", f"{name}: {signed(value, 4)} {unit}")
@@ -46,6 +49,7 @@ def spread(effect: float, controls: Mapping[str, Sequence[float]], what: str, un
     words = " ".join(
         f"{name}: {signed(min(draws))} to {signed(max(draws))} over {len(draws)} draws."
         for name, draws in controls.items()
+        if draws
     )
     numbers = Table(title, ["what", "draw", f"change ({unit})"], table, ["what"])
     return Picture(

@@ -37,6 +37,13 @@ class Subject:
         self._lenses: OrderedDict[tuple[str, Token, Token], Any] = OrderedDict()
         self._viewed: tuple[str, ...] | None = None
 
+    def prepare(self) -> None:
+        """Measure what the first edit would wait for: which way sweeps run on this model, and its weights' hash."""
+        from ..engine.paths import engine
+
+        engine(self.model)
+        _ = self.model.fingerprint
+
     def token(self, typed: str) -> Token:
         """The token that a person means: `#11` by its id, else as typed, or with the space before it that most have.
 
@@ -94,7 +101,7 @@ class Subject:
         return self.named(answer), self.named(foil)
 
     def _best(self, text: str, k: int) -> list[int]:
-        return self.trace(text).logits[0, -1].topk(k).indices.tolist()
+        return self.trace(text).logits_at(-1)[0].topk(k).indices.tolist()
 
     def prompts(self, text: str, answer: Token | None = None, foil: Token | None = None) -> Prompts:
         """One prompt, checked.
