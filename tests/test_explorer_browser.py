@@ -61,6 +61,17 @@ def url() -> Iterator[str]:
         yield address
 
 
+CAPTIONS = """(width) => [...document.querySelectorAll(".scroll > table > caption")].filter((one) => {
+    if (!one.checkVisibility({ contentVisibilityAuto: true })) return false;
+    const frame = one.closest(".scroll");
+    frame.scrollLeft = frame.scrollWidth;
+    const box = one.getBoundingClientRect();
+    frame.scrollLeft = 0;
+    return box.left < 0 || box.right > width;
+}).map((one) => one.textContent)"""
+"""The captions that are not in sight once their table is scrolled to its end."""
+
+
 def ask(page: Any, text: str, other: str = "") -> None:
     page.locator("#text").fill(text)
     page.locator("#other").fill(other)
@@ -107,6 +118,7 @@ def test_a_prompt_becomes_views_and_a_cell_a_change(browser: Browser, url: str, 
         found = serious(page)
         assert found == [], "\n".join(found)
         shot(page, f"explorer-{theme}-{width}")
+        assert page.evaluate(CAPTIONS, width) == [], "captions go out of sight where a table is scrolled sideways"
         quiet(seen, url)
 
 

@@ -54,6 +54,7 @@ def edited(subject: Subject, question: Question, tell: Teller) -> Answer:
     metric = question.metric
     written_place = f"{place}" + ("" if question.key is None else f"{FROM}{question.key}")
     did = f"{DID[question.edit]} {written_place}{named}"
+    short = f"{DID[question.edit]} {written_place}: {_moved(metric, effect[metric])}"
     says = [_sentence(did, names[metric], before[metric], after[metric], effect[metric], metric)]
     if not bool((new - old).abs().max() > 0):
         says.append("The edit changes nothing there: what is put in is what stood there already.")
@@ -81,11 +82,12 @@ def edited(subject: Subject, question: Question, tell: Teller) -> Answer:
         return Answer(
             f"{did}: before | after",
             [*says, *compared, last],
-            [picture, _metrics(names, before, after, effect, spreads), choices],
+            [picture, choices, _metrics(names, before, after, effect, spreads)],
             code,
             written.asking(subject, question),
-            {"place": written_place, "edit": question.edit, "before": before, "after": after, "effect": effect,
-             "control": spreads, "p": {n: p for n, d in of_metric.items() if (p := _chance(d, effect[metric]))}},
+            {"said": short, "place": written_place, "edit": question.edit, "before": before, "after": after,
+             "effect": effect, "control": spreads,
+             "p": {n: p for n, d in of_metric.items() if (p := _chance(d, effect[metric]))}},
         )  # fmt: skip
 
     tell.early(beside({name: dict.fromkeys(METRICS, ()) for name in controls}))
@@ -108,14 +110,19 @@ def _of(found: Any, what: str) -> dict[str, float]:
 
 
 def _form(metric: str, value: float) -> str:
-    return percent(value) if metric == "prob" else signed(value, 4) if metric != "kl" else number(value, 4)
+    if metric == "kl":
+        return number(max(value, 0.0), 4)  # rounding can make it less
+    return percent(value) if metric == "prob" else signed(value, 4)
 
 
 def _sentence(did: str, what: str, before: float, after: float, effect: float, metric: str) -> str:
     if metric == "kl":
         return f"{did} moves the next-token distribution by {number(after)} nats of KL from the run before."
-    moved = f"{signed(100 * effect)} points" if metric == "prob" else f"{signed(effect)} {UNITS[metric]}"
-    return f"{did} takes {what} from {_form(metric, before)} to {_form(metric, after)} ({moved})."
+    return f"{did} takes {what} from {_form(metric, before)} to {_form(metric, after)} ({_moved(metric, effect)})."
+
+
+def _moved(metric: str, effect: float) -> str:
+    return f"{signed(100 * effect)} points" if metric == "prob" else f"{signed(effect)} {UNITS[metric]}"
 
 
 _CONTROLS = {
@@ -152,7 +159,7 @@ def _metrics(
     for metric, name in names.items():
         row = [name, _form(metric, before[metric]) if metric != "kl" else "—", _form(metric, after[metric])]
         scale, unit = (100, " points") if metric == "prob" else (1, "")
-        row.append(f"{signed(scale * effect[metric])}{unit}")
+        row.append(f"{signed(scale * effect[metric])}{unit}" if metric != "kl" else _form(metric, effect[metric]))
         for draws in spreads.values():
             some = [scale * v for v in draws[metric]]
             row.append(f"{signed(min(some))} to {signed(max(some))}{unit}" if some else "…")

@@ -61,14 +61,15 @@ def compare(subject: Subject, question: Question, tell: Teller) -> Answer:
         words = " ".join(views.spoken_line(name, line, ticks, False) for name, line in series.items())
         lines = [Picture(drawn, f"{quantity} after each layer, in A and in B.", words)]
     row = token_row(second.tokens[0], second.ids[0].tolist(), "B")
-    if first.n_positions == second.n_positions:
+    aligned = first.n_positions == second.n_positions
+    if aligned:
         at = (first.ids != second.ids)[0].nonzero()[:, 0].tolist()
         where = ", ".join(f"{p} ({label(first.tokens[0][p])} | {label(second.tokens[0][p])})" for p in at)
         says = f"The prompts differ at position {where}." if at else "The prompts are the same."
     else:
         says = (
             f"A has {first.n_positions} tokens and B {second.n_positions}: their positions do not correspond, so "
-            "nothing is patched between them but single positions."
+            "nothing is patched between them but single positions of the stream, each with its number."
         )
     return Answer(
         "Two prompts: A | B",
@@ -76,7 +77,7 @@ def compare(subject: Subject, question: Question, tell: Teller) -> Answer:
         [row, table, *lines],
         written.python(subject, question, (answer, foil), COMPARED.format(of=[answer, foil])),
         written.shell(subject, question, "top", [question.text, question.other]),
-        {**series, "answer": subject.typed(answer), "foil": subject.typed(foil)},
+        {**series, "answer": subject.typed(answer), "foil": subject.typed(foil), "aligned": aligned},
     )
 
 

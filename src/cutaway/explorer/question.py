@@ -103,8 +103,9 @@ def parse(given: Any) -> Question:
 def _check_text(name: str, value: str) -> None:
     longest = CHARACTERS if name in ("text", "other") else TYPED
     if len(value) > longest:
+        what = {"text": "prompt", "other": "other prompt"}.get(name, f"field {name!r}")
         raise Refusal(
-            413, f"The field {name!r} has {len(value)} characters.", f"At most {longest} are taken.", "Shorten it."
+            413, f"The {what} has {len(value):,} characters.", f"At most {longest:,} are taken.", "Shorten it."
         )
     try:
         value.encode("utf-8")
