@@ -147,8 +147,3 @@ def standard_input() -> str:
 
 def _lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line]
-
-
-def token(text: str) -> str | int:
-    """A token as it is written on the command line: text, or `#11` for an id."""
-    return int(text[1:]) if text.startswith("#") and text[1:].isdigit() else text
