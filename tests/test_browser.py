@@ -168,7 +168,7 @@ def test_without_scripts_everything_can_be_read(browser: Browser, pages: dict) -
         assert figures.count() > 8
         assert page.locator("figure.attention svg").first.is_visible()
         assert page.locator("table.lens td[title]").first.get_attribute("title").startswith("L0, position 0")
-        term = page.locator(".splitting > details").first
+        term = page.locator(".splitting .rows > details").first
         inner = term.locator("> details > summary").first
         assert not inner.is_visible()
         term.locator("> summary").click()
@@ -321,7 +321,7 @@ def test_a_sum_opens_down_to_source_tokens_and_adds_up(browser: Browser, pages: 
         figure.locator("details").evaluate_all("(all) => all.forEach((d) => { d.open = true; })")
         facts = figure.evaluate(
             """(f) => [...f.querySelectorAll("div.splitting details")].map((d) => { const row = (r) => { const b = r.querySelector("rect");
-            return [r.querySelector(".number").textContent, Number(b.getAttribute("x")), Number(b.getAttribute("width")), b.getAttribute("class")]; };
+            return [r.querySelector(".number").textContent, 10 * parseFloat(b.getAttribute("x")), 10 * parseFloat(b.getAttribute("width")), b.getAttribute("class")]; };
             return [row(d.querySelector(":scope > summary")), [...d.children].slice(1).map((c) => row(c.tagName === "DETAILS" ? c.querySelector("summary") : c))]; })"""  # noqa: E501
         )
         assert len(facts) > 30
