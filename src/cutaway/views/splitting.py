@@ -6,6 +6,7 @@ it ended, so opening a term moves nothing. The terms are `details`, so they open
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -16,6 +17,8 @@ from .table import Cell, Table, plus
 
 NAME = 30
 """Letters of a name that are shown."""
+THIN = 0.15
+"""Percent of the axis that the thinnest bar takes."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,11 @@ def splitting(terms: Sequence[Term], total: float, title: str, unit: str = "logi
     scale = _Scale(terms, total)
     rows, at = [], 0.0
     for term in terms:
-        rows.append(_row(term, at, 0, scale))
+        rows.append(_row(term, at, scale))
         at += term.value
-    rows.append(node("div", _cells(Term(whole, total), 0.0, 0, scale, "total"), class_="term sum"))
+    rows.append(node("div", _cells(Term(whole, total), 0.0, scale, "total"), class_="term sum"))
     zero = _percent(scale(0.0))
-    axis = node("svg", node("line", x1=zero, y1=0, x2=zero, y2="100%", class_="axis"), class_="bar", aria_hidden="true")
+    axis = node("svg", node("line", x1=zero, y1=0, x2=zero, y2="100%", class_="axis"), aria_hidden="true")
     ruler = node("div", node("span"), axis, node("span"), class_="ruler", aria_hidden="true")
     body = node("div", ruler, rows, class_="rows")
     heading = node("p", title, class_="heading")
@@ -90,37 +93,33 @@ def _percent(share: float) -> str:
     return f"{share:.2f}".rstrip("0").rstrip(".") + "%"
 
 
-def _row(
-    term: Term, at: float, depth: int, scale: _Scale, held: Mapping[str, str | int] = MappingProxyType({})
-) -> Node:
+def _row(term: Term, at: float, scale: _Scale, held: Mapping[str, str | int] = MappingProxyType({})) -> Node:
     """The row of a term and, if it opens, of its parts. `held`: what the element around it says of places already."""
     facts = {f"data_{k}": str(v) for k, v in term.places.items() if held.get(k) != v}
-    cells = _cells(term, at, depth, scale, "pos" if term.value >= 0 else "neg")
+    cells = _cells(term, at, scale, "pos" if term.value >= 0 else "neg")
     if not term.parts:
         return node("div", cells, class_="term", **facts)
     inside = term.places if "head" in term.places else {}
     parts, start = [], at
     for part in term.parts:
-        parts.append(_row(part, start, depth + 1, scale, inside))
+        parts.append(_row(part, start, scale, inside))
         start += part.value
     around = facts if inside else {}
     return node("details", node("summary", cells, class_="term", **facts), parts, **around)
 
 
-def _cells(term: Term, at: float, depth: int, scale: _Scale, kind: str) -> list[Node]:
+def _cells(term: Term, at: float, scale: _Scale, kind: str) -> list[Node]:
     a, b = scale(at), scale(at + term.value)
-    shapes = [
-        node("rect", x=_percent(min(a, b)), y=2, width=_percent(max(abs(b - a), 0.15)), height=12, class_=kind),
-    ]
+    b = b if abs(b - a) >= THIN else a + math.copysign(THIN, term.value)
+    shapes = [node("line", x1=_percent(a), x2=_percent(b), class_=kind)]  # as thick as the drawing is high
     if term.low == term.low:
         low, high = scale(at + term.low), scale(at + term.high)
-        shapes.append(node("line", x1=_percent(low), y1=8, x2=_percent(high), y2=8, class_="whisker"))
+        shapes.append(node("line", x1=_percent(low), y1=6, x2=_percent(high), y2=6, class_="whisker"))
     name = shown_text(term.name)
     cut = {"title": prose(term.name, 200)} if len(name) > NAME else {}
-    named = node("span", prose(term.name, NAME), class_=f"name depth{min(depth, 4)}", dir="auto", **cut)
     numbers = exact(term.value) + (f" low={exact(term.low)} high={exact(term.high)}" if term.low == term.low else "")
     return [
-        named,
-        node("svg", shapes, class_="bar", aria_hidden="true"),
+        node("span", prose(term.name, NAME), class_="name", **cut),
+        node("svg", shapes, aria_hidden="true"),
         node("span", signed(term.value), class_="number", data_exact=numbers),
     ]

@@ -153,7 +153,7 @@ function nameOf(figure) {
 // -- marks: one tab stop a view, arrows inside, Enter pins, Escape lets go ------------------------------------------------
 
 function marksOf(figure) {
-  return [...figure.querySelectorAll("svg:not(.bar) :is(rect, circle, path, line, polygon, polyline, g, text), [data-at], [title], .splitting .term:not(.sum)")]
+  return [...figure.querySelectorAll("svg :is(rect, circle, path, line, polygon, polyline, g, text), [data-at], [title], .splitting .term:not(.sum)")]
     .filter((e) => (e.closest(".splitting") ? e.matches(".term") : e.dataset.at !== undefined || e.hasAttribute("title") || [...e.children].some((c) => c.tagName === "title")))
     .filter((e) => !e.closest("details.twin"));
 }
@@ -834,11 +834,16 @@ once.set("matrices", (figure, data) => {
 
 // -- sums that open: the numbers are those beside the bars ------------------------------------------------------------------
 
+const depthOf = (name) => { // how many terms it is inside of
+  let depth = name.closest("summary") ? -1 : 0;
+  for (let at = name.closest("details"); at; at = at.parentElement.closest(".rows details")) depth++;
+  return String(depth);
+};
 once.set("splitting", (figure) => ({ rows: () => {
   const terms = [...figure.querySelectorAll("div.splitting .term")].map((term) => [term.querySelector(".name"), exact(term.querySelector(".number"))]);
   const ends = terms.some(([, of]) => of.has("low")) ? ["low", "high"] : [];
   return [["term", "depth", "contribution", ...ends], ...terms.map(([name, of]) =>
-    [name.textContent, name.className.match(/depth(\d)/)[1], of.get(""), ...ends.map((end) => of.get(end) ?? "")])];
+    [name.textContent, depthOf(name), of.get(""), ...ends.map((end) => of.get(end) ?? "")])];
 } }));
 
 // -- light, dark, or as the system has it -----------------------------------------------------------------------------------
