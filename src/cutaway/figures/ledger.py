@@ -9,7 +9,7 @@ import xarray as xr
 
 from .. import plots, views
 from ..views import Cell, Picture, Table, interval
-from ..wording import signed
+from ..wording import several, signed
 from .contributions import place_of
 from .families import over_families
 from .shown import Shown
@@ -60,7 +60,7 @@ def _largest(found: xr.Dataset) -> tuple[list[tuple[str, float]], list[dict[str,
     at = found.assign_coords(neuron=("term", np.full(len(names), -1)), key=("term", np.full(len(names), -1)))
     places = [place_of(at, int(i)) for i in kept]
     if len(kept) < len(names):
-        terms.append((f"{len(names) - len(kept)} smaller terms", float(mean.sum() - mean[kept].sum())))
+        terms.append((several(len(names) - len(kept), "smaller term"), float(mean.sum() - mean[kept].sum())))
         places.append({})
     return terms, places
 

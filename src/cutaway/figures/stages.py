@@ -76,7 +76,7 @@ def _picture(
         single = data.transpose("prompt", "layer").values[:SINGLE].tolist()
         ends: dict[str, Any] = {"low": low.tolist(), "high": high.tolist(), "each": single} if len(single) > 1 else {}
         curves.append(Curve(name, middle.tolist(), **ends))
-    drawn = views.bands(curves, ticks, title, unit, limits=limits, axis="layer", wide=views.HALF)
+    drawn = views.bands(curves, ticks, title, unit, limits=limits, axis="layer")
     words = " ".join(views.spoken_line(c.name, c.middle, ticks, False) for c in curves)
     return Picture(drawn, caption, words)
 

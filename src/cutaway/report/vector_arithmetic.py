@@ -53,9 +53,7 @@ def _stages(study: Study) -> Section:
                 low, middle, high = np.quantile(rank, [0.25, 0.5, 0.75], axis=0)
                 curves.append(views.Curve(token, middle.tolist(), low.tolist(), high.tolist()))
             title = f"{name.replace('_', ' ').capitalize()}, {what}: reciprocal rank"
-            picture = views.bands(
-                curves, ticks, title, "1 / (rank + 1)", limits=(0.0, 1.0), axis="after layer", wide=views.HALF
-            )
+            picture = views.bands(curves, ticks, title, "1 / (rank + 1)", limits=(0.0, 1.0), axis="after layer")
             words = " ".join(views.spoken_line(c.name, c.middle, ticks, False) for c in curves)
             parts.append(Picture(picture, f"Median of {one.sizes['prompt']} items, and their middle half.", words))
     rows: list[list[str | Cell]] = []
@@ -147,7 +145,7 @@ def _flips(arrays: dict[str, Any]) -> list[Section]:
                 curves.append(views.Curve("closed form", one["null"].values.tolist()))
             which = "the pair" if measure == "pair" else "the whole vocabulary"
             title = f"{way.capitalize()}, {which}: flipped within so many norms"
-            picture = views.bands(curves, steps, title, "share", limits=(0.0, 1.0), axis="norms", wide=views.HALF)
+            picture = views.bands(curves, steps, title, "share", limits=(0.0, 1.0), axis="norms")
             words = " ".join(views.spoken_line(c.name, c.middle, steps, False) for c in curves)
             parts.append(Picture(picture, "Readout edits at the last layer, each state by itself.", words))
     for name, what in (("flip_curves", "Readout edits"), ("flips_in_runs", "Interventions")):
