@@ -70,6 +70,8 @@ def test_named_axes_are_used_and_must_start_with_the_prompts():
         stats.max_t(values)
     with pytest.raises(BadInput, match="layer, prompt"):
         stats.max_t(values.T)
+    with pytest.raises(BadInput, match=r"dataset of several arrays \(effect\)"):
+        stats.max_t(values.to_dataset(name="effect"))
 
 
 def test_labels_may_come_from_a_labelled_array():

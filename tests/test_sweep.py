@@ -387,6 +387,7 @@ def test_a_dry_run_returns_the_plan_and_runs_nothing() -> None:
     assert not calls
     assert plan.n_cells == 27 and len(plan.variants) == 1 + 2 * 4  # layer 0: one token differs; above: positions 5 to 8
     assert 0 < plan.share < 0.2 and "cells" in plan.describe()
+    assert str(plan) == f"Plan: {plan.describe()}"
 
 
 @pytest.mark.parametrize(

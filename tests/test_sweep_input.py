@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -149,6 +150,16 @@ def test_a_function_of_several_read_positions(name: str) -> None:
             both = logits[:, 0, 3] * logits[:, 1, 4]
             assert np.allclose(here.sel(metric="mixed"), both[:, None].expand(-1, 2), atol=1e-3)
             assert np.allclose(here.sel(metric="logit"), logits[rows, :, ANSWERS], atol=1e-4)
+
+
+def test_progress_says_cells_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    cutaway.sweep(measured("gpt2"), prompts(), cutaway.ablate("z"), budget=20, progress=True)
+    said = capsys.readouterr()
+    assert not said.out and said.err.endswith("12 of 12 cells, 0 s left \n")
+    lines = said.err.strip().split("\r")
+    assert len(lines) > 2 and all(
+        re.fullmatch(r"\d+ of 12 cells, \d+ s left ?", line.strip("\n")) for line in lines if line
+    )
 
 
 def test_progress_counts_cells() -> None:

@@ -218,6 +218,8 @@ def test_no_tokenizer_an_unknown_task_frame_or_corruption_and_too_many_families(
         ioi(cutaway.Model(pocket().hf))
     with pytest.raises(cutaway.BadInput, match="Did you mean 'capitals'"):
         make_task("capital", pocket())
+    with pytest.raises(cutaway.BadInput, match="Did you mean 'families'"):
+        make_task("ioi", pocket(), familys=3)
     with pytest.raises(cutaway.BadInput, match="when-gave"):
         ioi(pocket(), frames=["when"])
     with pytest.raises(cutaway.BadInput, match="no corruption 'swaps'"):

@@ -86,9 +86,12 @@ class Variant:
         return changed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
-    """Groups of prompts; for each group chunks of variants. Cells in no chunk equal the base exactly."""
+    """Groups of prompts; for each group chunks of variants. Cells in no chunk equal the base exactly.
+
+    Printed, it is `describe()`.
+    """
 
     groups: tuple[np.ndarray, ...]  # prompts
     variants: tuple[Variant, ...]
@@ -126,6 +129,9 @@ class Plan:
     def share(self) -> float:
         """Work as a share of one full forward a cell."""
         return self.flops / max(self.full_flops, 1)
+
+    def __repr__(self) -> str:
+        return f"Plan: {self.describe()}"
 
     def describe(self) -> str:
         """The plan in words."""

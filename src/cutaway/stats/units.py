@@ -51,6 +51,9 @@ def numbers(values: ArrayLike, name: str = "values") -> Array:
     Raises:
         BadInput: no prompt axis, no prompts or no cells, or a NaN or infinity; the message says where the first one is.
     """
+    if hasattr(values, "data_vars"):
+        known = ", ".join(map(str, values.data_vars))
+        raise BadInput(f"`{name}` is a dataset of several arrays ({known}). Choose one of them, as in found['effect'].")
     dims = [str(dim) for dim in getattr(values, "dims", ())]
     if dims and dims[0] != "prompt":
         raise BadInput(

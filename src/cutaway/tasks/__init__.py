@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,13 @@ def make_task(name: str, model: Model, **settings: Any) -> Task:
     """The task of that name for this model; `settings`: families, seed, frames, held_out, bos.
 
     Raises:
-        BadInput: there is no such task, or this tokenizer cannot write it.
+        BadInput: there is no such task or setting, or this tokenizer cannot write it.
     """
     if name not in TASKS:
         raise BadInput(f"There is no task {name!r}. {did_you_mean(name, list(TASKS))}")
     make: Callable[..., Task] = getattr(import_module(f".{name}", __name__), name)
+    known = [key for key in inspect.signature(make).parameters if key != "model"]
+    for key in settings:
+        if key not in known:
+            raise BadInput(f"Task {name} has no setting {key!r}. {did_you_mean(key, known)}")
     return make(model, **settings)
