@@ -370,15 +370,18 @@ def test_numbers_stay_numbers(saved: Path) -> None:
     assert np.isfinite(arrays["sweep"]["value"].values).all()
 
 
+LINES = ("a.jsonl", read_texts), ("b.jsonl", read_sentences), ("c.json", read_frequencies)
+FREQUENCIES = ("NaN", "Infinity", "-1", "9" * 400)
+
+
 @pytest.mark.parametrize(
     ("name", "read", "line"),
     [
-        *((file, read, line) for file, read in (("a.jsonl", read_texts), ("b.jsonl", read_sentences), ("c.json", read_frequencies))
-          for line in ('{"text": ' + "9" * 5000 + "}", "[" * 100_000)),
-        *(("d.json", read_frequencies, '{"the": ' + value + "}") for value in ("NaN", "Infinity", "-1", "9" * 400)),
+        *((name, read, line) for name, read in LINES for line in ('{"text": ' + "9" * 5000 + "}", "[" * 100_000)),
+        *(("d.json", read_frequencies, f'{{"the": {value}}}') for value in FREQUENCIES),
         ("e.tsv", read_frequencies, "the\tnan"),
     ],
-)  # fmt: skip
+)
 def test_numbers_and_lists_that_no_reader_takes(name: str, read: Callable, line: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(line)
     with pytest.raises(cutaway.BadInput):
