@@ -128,9 +128,12 @@ def place(model: nn.Module, where: Callable[[str], str] = lambda name: "pretend:
 
 
 def spread(model: nn.Module, blocks: str, devices: tuple[str, ...]) -> nn.Module:
-    """The same with the blocks dealt out over devices, the rest on the first; accelerate's hooks move what passes."""
+    """The same with the blocks dealt out over devices (a first, then pairs), the rest on the first; accelerate's hooks
+    move what passes. The last of two or three blocks lies elsewhere than the unembedding."""
     stack = model.get_submodule(blocks)
-    homes = {f"{blocks}.{name}": devices[i % len(devices)] for i, name in enumerate(dict(stack.named_children()))}
+    homes = {
+        f"{blocks}.{name}": devices[(i + 1) // 2 % len(devices)] for i, name in enumerate(dict(stack.named_children()))
+    }
     place(model, lambda name: next((d for block, d in homes.items() if name.startswith(f"{block}.")), devices[0]))
     for name, module in model.named_modules():
         if name in homes:
