@@ -374,7 +374,7 @@ def test_an_answer_is_given_up_anywhere_and_leaves_nothing_behind() -> None:
     whole = [json.dumps(plain_json(one.document())) for one in asked(Subject(plain, "w"), counted)]
     every, path, logits = calls, engine(plain).path, plain.hf(torch.tensor([[1, 2, 3]])).logits
     assert "waves" in path
-    for stop in np.random.default_rng(0).integers(1, every, 12).tolist():
+    for stop in np.random.default_rng(0).integers(1, every, 8).tolist():
         model, calls = wordy.model(), 0
         subject = Subject(model, "w")
         with pytest.raises(Cancelled):
