@@ -41,6 +41,8 @@ from cutaway.explorer.subject import Subject
 from cutaway.explorer.telling import Cancelled, Teller
 from cutaway.explorer.worker import Worker
 from cutaway.saving import plain as plain_json
+from families import build
+from test_tail import Skipping
 
 A, B = "The capital of Poland is", "The capital of Peru is"
 HERE = "http://127.0.0.1:8642"
@@ -372,7 +374,7 @@ def test_an_answer_is_given_up_anywhere_and_leaves_nothing_behind() -> None:
     whole = [json.dumps(plain_json(one.document())) for one in asked(Subject(plain, "w"), counted)]
     every, path, logits = calls, engine(plain).path, plain.hf(torch.tensor([[1, 2, 3]])).logits
     assert "waves" in path
-    for stop in np.random.default_rng(0).integers(1, every, 12).tolist():
+    for stop in np.random.default_rng(0).integers(1, every, 8).tolist():
         model, calls = wordy.model(), 0
         subject = Subject(model, "w")
         with pytest.raises(Cancelled):
@@ -691,6 +693,20 @@ def test_a_second_prompt_of_other_length_is_compared_all_the_same(subject: Subje
     assert "do not correspond" in made.sentences[0]
     with pytest.raises(BadInput, match="do not correspond"):
         ask(subject, kind="edit", text=A, other="Peru", edit="patch", place="L3H1.z")
+
+
+def test_a_model_without_a_lens_compares_prompts_all_the_same() -> None:
+    hf = build("gpt2", "sdpa")
+    hf.__class__ = Skipping
+    one = Subject(cutaway.Model(hf, wordy.tokenizer(wordy.words()), name="skipping"), "skipping")
+    made = ask(one, kind="compare", text="w1|w2|w3", other="w1|w4|w3")
+    assert "The lens is refused" in made.sentences[1] and "A" not in made.facts and made.facts["aligned"]
+    with torch.no_grad():
+        best = [int(hf(torch.tensor([ids])).logits[0, -1].argmax()) for ids in ([1, 2, 3], [1, 4, 3])]
+    found = made.parts[1].rows
+    assert [next(row[0] for row in found if row[k] == "0") for k in (1, 2)] == [f"w{i}" for i in best]
+    edited = ask(one, kind="edit", text="w1|w2|w3", edit="zero", place="L0.resid_pre@1")
+    assert len(edited.facts["control"]["random, same length"]["kl"]) == limits.DRAWS
 
 
 # -- saved results, and starting --------------------------------------------------------------------------------------

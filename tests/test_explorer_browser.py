@@ -441,6 +441,38 @@ def test_a_bad_question_is_one_message_beside_the_form(browser: Browser, url: st
         quiet(seen, url)
 
 
+def test_what_cannot_be_had_is_said_where_it_would_be(browser: Browser, url: str) -> None:
+    import torch
+
+    with browser.page(url) as (page, seen):
+        ask(page, A, "The capital of the old Peru is")
+        grid = page.locator("#grid")
+        assert grid.get_by_role("button", name="Run").is_disabled() and "differ in length" in grid.inner_text()
+        page.locator("table.lens td[data-at='3 4']").first.click()
+        page.locator("#patch").click()  # one position of the stream has a value in both
+        page.get_by_role("heading", name="Patching L3.resid_post@4").wait_for(timeout=30_000)
+        page.locator("#place").fill("L3H1.z")
+        page.locator("#patch").click()
+        page.locator("#trouble", has_text="do not correspond").wait_for(timeout=30_000)
+        ask(page, A, B)
+        assert grid.get_by_role("button", name="Run").is_enabled()
+        page.locator("#swap").click()
+        page.locator("figure[data-view=lens]").first.get_by_text("Peru").first.wait_for(timeout=30_000)
+        done(page)
+        assert page.locator("#text").input_value() == B and page.locator("#other").input_value() == A
+        assert page.locator("#intro").is_hidden()
+        quiet(seen, url)
+    broken = cutaway.load("pocket")
+    with torch.no_grad():
+        broken.hf.transformer.h[3].mlp.c_proj.weight[0, 0] = torch.nan
+    with explorer(lambda: broken, "broken") as address, browser.page(address) as (page, seen):
+        page.locator("#text").fill(A)
+        page.get_by_role("button", name="Look", exact=True).click()
+        page.locator("#trouble", has_text="NaN first appears in L3.mlp_out at position 0").wait_for(timeout=30_000)
+        assert page.locator("#answers > section").count() == 0 and serious(page) == []
+        quiet(seen, address)
+
+
 def test_hostile_tokens_are_visible_and_do_not_run(browser: Browser) -> None:
     nasty = wordy.model(nasty=True, bos="<s>")
     with explorer(lambda: nasty, "</script><b>") as address, browser.page(address) as (page, seen):

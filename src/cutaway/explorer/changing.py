@@ -161,7 +161,7 @@ def _metrics(
         scale, unit = (100, " points") if metric == "prob" else (1, "")
         row.append(f"{signed(scale * effect[metric])}{unit}" if metric != "kl" else _form(metric, effect[metric]))
         for draws in spreads.values():
-            some = [scale * v for v in draws[metric]]
+            some = [scale * v if metric != "kl" else max(v, 0.0) for v in draws[metric]]
             row.append(f"{signed(min(some))} to {signed(max(some))}{unit}" if some else "…")
         rows.append(row)
     columns = ["metric", "before", "after", "change", *(f"control: {n}" for n in spreads)]
