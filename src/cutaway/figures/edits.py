@@ -63,7 +63,7 @@ def score_shown(found: xr.Dataset) -> list[Shown]:
             drawn = views.bands(curves, strengths, title, "share of layers", limits=(0.0, 1.0), axis="strength")
             words = " ".join(views.spoken_line(c.name, c.middle, strengths, True) for c in curves)
             lines = {c.name: list(c.middle) for c in curves}
-            picture = Picture(drawn, f"{EXPLAINED} {means['score'].attrs['mean'].capitalize()}.", words)
+            picture = Picture(drawn, f"{means['score'].attrs['mean'].capitalize()}; bands: 95 % intervals.", words)
             parts: list[Picture | Table] = [picture, table] if v == 0 else [picture]
             return Shown(
                 "Score", parts, lambda ax: plots.lines_plot(lines, strengths, title, "share of layers", ax), table

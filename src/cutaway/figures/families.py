@@ -9,7 +9,6 @@ import numpy as np
 import xarray as xr
 
 from ..stats import max_t, mean_interval
-from ..wording import several
 
 _PARTS = {"effect": "estimate", "low": "low", "high": "high"}
 
@@ -40,7 +39,7 @@ def over_families(values: xr.DataArray, tested: bool = False) -> xr.Dataset:
         if tested:
             data["p_corrected"] = (dims, max_t(array, families).p_corrected)
     else:
-        mean = f"mean over {several(len(array), 'prompt')}"
+        mean = f"mean over {len(array)} prompts" if len(array) > 1 else "one prompt"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a cell that no prompt has stays empty
             data = {"effect": (dims, np.nanmean(array, axis=0))}

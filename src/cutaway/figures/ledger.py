@@ -15,10 +15,10 @@ from .families import over_families
 from .shown import Shown
 
 PARTS = {
-    "direct": "the edit itself",
+    "direct": "edit itself",
     "downstream": "later parts",
-    "norm": "the final norm's scale",
-    "softcap": "the soft-cap",
+    "norm": "final norm",
+    "softcap": "soft-cap",
 }
 TOP = 14
 
@@ -69,7 +69,7 @@ def _table(means: dict[str, xr.Dataset]) -> Table:
     said = {
         "total": "total",
         **PARTS,
-        "direct_recomputed": "the edit itself, norm anew",
+        "direct_recomputed": "edit itself, norm anew",
         "response": "downstream response: total less that",
     }
     rows: list[list[str | Cell]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,9 @@ def grid_plot(
     for j, (clean, other) in enumerate(under or ()):
         names[j] += f"\n{clean}" + (f"\n→ {other}" if other != clean else "")
     with styled():
-        figure, axes = axes_of(ax, 0.56 * len(columns) + 1.9, 0.24 * len(rows) + 1.2)
+        beside = 0.07 * min(max(map(len, rows), default=0), 28)
+        wide, high = max(0.56 * len(columns) + 1.5 + beside, 3.4), 0.24 * len(rows) + 1.3
+        figure, axes = axes_of(ax, wide, high)
         low, colours = (0.0, "Blues") if full else (-most, "RdBu")
         drawn = axes.imshow(values, cmap=colours_of(colours), vmin=low, vmax=most, aspect="auto")
         if values.size <= 400:
@@ -140,11 +143,16 @@ def grid_plot(
                     axes.text(j, i, shown, ha="center", va="center", fontsize=6.5, color=inks[i, j])
         axes.set_xticks(range(len(columns)), names, **PLAIN)
         axes.set_yticks(range(len(rows)), [literal(r, 28) for r in rows], **PLAIN)
-        figure.colorbar(drawn, ax=axes).set_label(literal(unit), **PLAIN)
-        axes.set_title(literal(title, 90), loc="left", **PLAIN)
+        figure.colorbar(drawn, ax=axes).set_label(_lines(unit, 12 * high), **PLAIN)
+        axes.set_title(_lines(title, 11 * (wide - 0.8)), loc="left", **PLAIN)
         if certain is not None:
             axes.set_xlabel("* differs from 0, corrected over this grid")
     return axes
+
+
+def _lines(text: str, letters: float) -> str:
+    """A text in as many lines as it needs, of so many letters each."""
+    return "\n".join(wrap(literal(text, 160), max(int(letters), 16)))
 
 
 def attention_plot(weights: Array, tokens: Sequence[str], title: str, ax: Any = None) -> Any:
@@ -183,17 +191,29 @@ def lines_plot(
             axes.plot(range(len(ticks)), heights, DASHES[k % len(DASHES)], color=colour, marker="o", markersize=3)
             if between and name in between:
                 axes.fill_between(range(len(ticks)), *between[name], color=colour, alpha=0.18, linewidth=0)
-            there = [i for i, height in enumerate(heights) if np.isfinite(height)]
-            if there:
-                axes.annotate(
-                    literal(name, 24), (len(ticks) - 1, heights[there[-1]]), xytext=(6, 0),
-                    textcoords="offset points", va="center", color=colour, annotation_clip=False, **PLAIN,
-                )  # fmt: skip
         every = max(1, len(ticks) // 14)
         shown = [literal(t, 14) if i % every == 0 else "" for i, t in enumerate(ticks)]
         turned = {"rotation": 60, "ha": "right"} if max(map(len, shown)) > 4 else {}
+        low, high = axes.get_ylim()
+        for at, name, colour in _apart(series, 0.07 * (high - low)):
+            axes.annotate(
+                literal(name, 24), (len(ticks) - 1, at), xytext=(6, 0), textcoords="offset points",
+                va="center", color=colour, annotation_clip=False, **PLAIN,
+            )  # fmt: skip
         axes.set_xticks(range(len(ticks)), shown, **turned, **PLAIN)
         axes.axhline(0, color=SOFT, linewidth=0.6)
-        axes.set_ylabel(literal(unit), **PLAIN)
+        axes.set_ylabel(_lines(unit, 34), **PLAIN)
         axes.set_title(literal(title, 90), loc="left", **PLAIN)
     return axes
+
+
+def _apart(series: Mapping[str, Sequence[float]], least: float) -> list[tuple[float, str, str]]:
+    """Height, name and colour of each line's end, so far apart that names do not cover each other."""
+    ends = []
+    for k, (name, heights) in enumerate(series.items()):
+        there = [float(height) for height in heights if np.isfinite(height)]
+        ends += [(there[-1], name, COLOURS[k % len(COLOURS)])] if there else []
+    placed: list[tuple[float, str, str]] = []
+    for at, name, colour in sorted(ends):
+        placed.append((max(at, placed[-1][0] + least) if placed else at, name, colour))
+    return placed
