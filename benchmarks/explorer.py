@@ -33,6 +33,18 @@ PAINTED = """([press, until, text]) => new Promise((done) => {
     requestAnimationFrame(look);
 })"""
 """Press something; milliseconds until what is waited for has been painted."""
+EDITED = """async ([press, name]) => {
+    const begun = performance.now(), section = () => document.querySelector("#changes > section");
+    const until = (there) => new Promise((done) => {
+        const look = () => there() ? requestAnimationFrame(() => setTimeout(() => done(performance.now() - begun)))
+            : requestAnimationFrame(look);
+        requestAnimationFrame(look);
+    });
+    document.querySelector(press).click();
+    const early = await until(() => section()?.querySelector("h2").textContent.includes(name));
+    return [early, await until(() => section().querySelectorAll("figure.spread circle").length >= 20)];
+}"""
+"""Press an edit; milliseconds until its before | after has been painted, and until its control has."""
 FRAMES = """async (steps) => {
     const next = () => new Promise((done) => requestAnimationFrame(done)), taken = [];
     const cells = [...document.querySelectorAll("table.lens td[data-at]")];
@@ -53,6 +65,8 @@ FRAMES = """async (steps) => {
     return taken;
 }"""
 """Move through the lens; of each step the milliseconds until its frame was painted, at best one frame (16.7)."""
+READING = 8
+"""Seconds that someone reads after the first Look, before the first edit."""
 FREED = """async (question) => {
     const begun = performance.now();
     document.getElementById("stop").click();
@@ -153,20 +167,20 @@ def _chromium() -> Iterator[Any]:
 def measured(chromium: Any, url: str, texts: Callable[[], tuple[str, str]], times: int) -> dict[str, list[float]]:
     """Milliseconds of everything, `times` each."""
     found: dict[str, list[float]] = {}
-    for _ in range(times):
+    for visit in range(times):
         page = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
         page.set_default_timeout(300_000)
         page.goto(url)
         page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
         paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-        for what, taken in {"first paint": [paint], **_used(page, *texts())}.items():
+        for what, taken in {"first paint": [paint], **_used(page, *texts(), first=visit == 0)}.items():
             found.setdefault(what, []).extend(taken)
         page.context.close()
         print({what: round(taken[-1]) for what, taken in found.items()}, file=sys.stderr, flush=True)
     return found
 
 
-def _used(page: Any, text: str, other: str) -> dict[str, list[float]]:
+def _used(page: Any, text: str, other: str, first: bool) -> dict[str, list[float]]:
     """One visit: look at a prompt, choose, edit, patch, start a grid and stop it."""
     page.fill("#text", text)
     page.fill("#other", other)
@@ -198,8 +212,12 @@ def _used(page: Any, text: str, other: str) -> dict[str, list[float]]:
         page.evaluate(PAINTED, [".thumb[data-layer='1'][data-head='1']", ".large h4", "L1H1"])
     ]
     page.evaluate(PAINTED, ["table.lens td[data-at='3 4']", ".view.lens .choice", "L3"])
-    taken["Ablate: before | after, 20 draws"] = [page.evaluate(PAINTED, ["#zero", "#changes h2", "Zeroing"])]
-    taken["Patch: before | after, 2 x 20 draws"] = [page.evaluate(PAINTED, ["#patch", "#changes h2", "Patching"])]
+    if first:
+        page.wait_for_timeout(1000 * READING)
+    for press, name, draws in (("#zero", "Zeroing", "20"), ("#patch", "Patching", "2 x 20")):
+        early, whole = page.evaluate(EDITED, [press, name])
+        what = f"{name}, the first edit after a start" if first and press == "#zero" else name
+        taken[f"{what}: before | after"], taken[f"{what}: {draws} draws"] = [early], [whole]
     taken["lens by keys, a step to its frame"] = page.evaluate(FRAMES, "keys")
     taken["lens by pointer, a step to its frame"] = page.evaluate(FRAMES, "pointer")
     page.evaluate(PAINTED, ["#grid button[type=submit]", "#status", " of "])

@@ -43,6 +43,13 @@ STUDIES = {
 }
 """Study -> settings with which it takes seconds."""
 
+LARGER = {
+    "ioi": ["--families", "24"],
+    "vector-arithmetic": ["--items", "24", "--draws", "200", "--flip-draws", "40"],
+    "subspace": ["--passages", "40", "--fit-passages", "80", "--draws", "4", "--components", "4"],
+}
+"""Settings with which it takes dozens of seconds (`--larger`)."""
+
 
 def sweeps(kills: int, rng: random.Random, folder: Path) -> Row:
     """Kill -9 while a sweep runs; a series ends when a process gets to the end."""
@@ -67,10 +74,10 @@ def sweeps(kills: int, rng: random.Random, folder: Path) -> Row:
     return f"kill -9 of a sweep ({series} sweeps, {len(faults.shards(store))} shards each)", done, survived, lost
 
 
-def study(name: str, kills: int, rng: random.Random, folder: Path) -> Row:
+def study(name: str, settings: list[str], kills: int, rng: random.Random, folder: Path) -> Row:
     """Kill -9 while a study runs, then `cutaway resume`; half of the kills while it makes a part that is no sweep."""
     os.chdir(folder)
-    command = ["study", name, *STUDIES[name], "--quiet"]
+    command = ["study", name, *settings, "--quiet"]
     run([*command, "-o", f"{name}-first"])
     begin = time.monotonic()
     run([*command, "-o", f"{name}-whole"])
@@ -182,6 +189,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--studies", type=int, default=6, help="kills of each of the five")
     parser.add_argument("--study", choices=STUDIES, action="append", help="of these alone; default: all five")
+    parser.add_argument("--larger", action="store_true", help="studies that take dozens of seconds")
     parser.add_argument("--files", type=int, default=40)
     parser.add_argument("--disks", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
@@ -214,7 +222,8 @@ def main() -> None:
         if asked.disks:
             tell(full_disks(asked.disks, rng, folder))
         for name in asked.study or STUDIES if asked.studies else ():
-            tell(study(name, asked.studies, rng, folder))
+            settings = LARGER.get(name, STUDIES[name]) if asked.larger else STUDIES[name]
+            tell(study(name, settings, asked.studies, rng, folder))
         os.chdir("/")
     sys.exit(0 if all(tried == survived and not lost for _, tried, survived, lost in rows) else 1)
 

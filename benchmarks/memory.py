@@ -15,11 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+import xarray as xr
 
 import cutaway
 
@@ -75,13 +77,16 @@ CASES = [
     Case("trace", 16, LONG, WIDE),
     # what is made of traces, in parts
     *(Case("lens", n, 16) for n in (10, 100, 1000)),
+    *(Case("lens", n, 16, 5_000) for n in (100, 1000, 10_000)),
     Case("lens", 16, 16, WIDE),
     Case("lens", 1, 500, WIDE),
     *(Case("attribute", n, 16, what={"by": "head"}) for n in (10, 100, 1000, 10_000)),
+    *(Case("attribute", n, 16, what={"by": "source"}) for n in (10, 100, 1000, 10_000)),
     Case("attribute", 4, LONG, attention="eager", what={"by": "source"}),
     Case("stages", 1000, 16, WIDE),
-    Case("role_attention", 100, 16, attention="eager"),
+    *(Case("role_attention", n, 16, attention="eager") for n in (10, 100, 1000, 10_000)),
     Case("role_attention", 8, LONG, attention="eager"),
+    *(Case("head_scores", n, 16) for n in (10, 100, 1000, 10_000)),
     Case("head_scores", 16, 100, WIDE),
     Case("head_scores", 2, LONG, WIDE, "eager"),
     # fits
@@ -89,13 +94,22 @@ CASES = [
     Case("fit_subspaces", 16, LONG, WIDE),
     *(Case("update", n, 16) for n in (10, 100, 1000, 10_000)),
     Case("update", 16, LONG, WIDE),
+    *(Case("difference_of_means", n, 16) for n in (10, 100, 1000, 10_000)),
+    *(Case("mean ablation", n, 16) for n in (10, 100, 1000, 10_000)),
     Case("mean ablation", 16, LONG),
     # studies, on the bundled model
+    *(Case("study attribution", n, 0, 0) for n in (10, 100, 1000)),
     *(Case("study ioi", n, 0, 0) for n in (16, 64, 256)),
-    *(Case("study subspace", n, 0, 0) for n in (20, 80)),
+    *(Case("study rotation", n, 0, 0) for n in (10, 100, 1000)),
+    *(Case("study subspace", n, 0, 0) for n in (20, 80, 320)),
+    *(Case("study vector-arithmetic", n, 0, 0) for n in (12, 24, 36)),
     # what takes long
     Case("sweep", 10_000, 16, what=sweep("z")),
     Case("sweep", 4, 16, what=sweep("mlp_act", neurons=NEURONS, positions=list(range(16)))),
+    Case("study ioi", 2000, 0, 0),
+    Case("study subspace", 2000, 0, 0),
+    Case("study attribution", 10_000, 0, 0),
+    Case("study ioi", 10_000, 0, 0),
 ]
 
 
@@ -134,9 +148,9 @@ def work(case: Case, one: cutaway.Model, n: int) -> tuple[Callable[[], Any], int
         plan = cutaway.sweep(one, base, edits, metric, dry_run=True)
         return lambda: cutaway.sweep(one, base, edits, metric, progress=False), plan.memory.total, plan.n_cells
     if case.kind == "mean ablation":
-        edits = cutaway.ablate("mlp_out", mean_of=source, layers=[3], positions=[-1])
-        plan = cutaway.sweep(one, base, edits, dry_run=True)
-        return lambda: cutaway.sweep(one, base, edits, progress=False), plan.memory.total, plan.n_cells
+        edits, few = cutaway.ablate("mlp_out", mean_of=source, layers=[3], positions=[-1]), base[:16]
+        plan = cutaway.sweep(one, few, edits, dry_run=True)
+        return lambda: cutaway.sweep(one, few, edits, progress=False), plan.memory.total, plan.n_cells
     if case.kind == "trace":
         return lambda: one.trace(base), cutaway.Trace.planned(one, base), None
     over = one.over
@@ -148,19 +162,29 @@ def work(case: Case, one: cutaway.Model, n: int) -> tuple[Callable[[], Any], int
         "head_scores": lambda: cutaway.head_scores(one, rows=n, period=case.tokens // 2),
         "fit_subspaces": lambda: cutaway.fit_subspaces(one, base, "mlp_out", layers=[0, 1]),
         "update": lambda: cutaway.update(one, base, layer=1),
+        "difference_of_means": lambda: cutaway.difference_of_means(one, base, source, layer=1),
     }
     return made[case.kind], None, None
 
 
 def _study(name: str, one: cutaway.Model, n: int) -> Callable[[], Any]:
-    from dataclasses import replace
+    """A study of n prompts, sentences, texts (to fit on and to test on) or items."""
+    from cutaway.tasks.ioi import ioi
 
-    from cutaway.studies.ioi import run as ioi
-    from cutaway.studies.subspace import run as subspace
-
-    if name == "ioi":  # four prompts a family
-        return lambda: ioi.run(one, replace(ioi.demo(), families=n // 4))
-    return lambda: subspace.run(one, replace(subspace.demo(), passages=n, fit_passages=n))
+    study = import_module(f"cutaway.studies.{name.replace('-', '_')}")
+    if name == "attribution":
+        task = ioi(one, max(1, n // 4)).clean
+        ids = [[one.token_text(int(i)) for i in column] for column in (task.answers, task.foils)]
+        asked = replace(study.demo(), prompts=tuple(task.texts[:n]), answers=tuple(ids[0][:n]), foils=tuple(ids[1][:n]))
+    else:
+        given = {
+            "ioi": {"families": n // 4},
+            "rotation": {"families": n},
+            "subspace": {"passages": n, "fit_passages": n},
+            "vector-arithmetic": {"items": n},
+        }
+        asked = replace(study.demo(), **given[name])
+    return lambda: study.run(one, asked)
 
 
 def resident(what: str) -> int:
@@ -180,16 +204,18 @@ def measured(run: Callable[[], Any]) -> tuple[Any, int, float]:
 
 def size(found: Any) -> int:
     """Bytes of a result."""
-    arrays = found.data_vars.values() if hasattr(found, "data_vars") else [found] if hasattr(found, "nbytes") else []
-    return sum(int(a.nbytes) for a in arrays)
+    if hasattr(found, "arrays"):  # a study
+        return sum(size(one) for one in found.arrays.values())
+    more = found.coords.values() if isinstance(found, xr.DataArray) else ()  # a Dataset counts them itself
+    return int(getattr(found, "nbytes", 0)) + sum(int(one.nbytes) for one in more)
 
 
 def row(case: Case) -> dict[str, Any]:
     """One case, measured in this process."""
     one = model(case)
     small = Case(case.kind, case.prompts, min(case.tokens, 16), case.vocab, case.attention, _small(case))
-    if case.vocab:
-        work(small, one, 2)[0]()  # what is loaded and probed once
+    n = 2 if case.vocab else 16
+    work(small, one, n)[0]()  # what is loaded and probed once
     run, planned, cells = work(case, one, case.prompts)
     found, peak, seconds = measured(run)
     known = {key: value for key, value in asdict(case).items() if key in ("prompts", "tokens", "vocab")}

@@ -95,9 +95,9 @@ def register() -> None:
         return placed(func(*args, **kwargs, device=torch.device("cpu")), device)
 
     library.fallback(made, "PrivateUse1")
-    # What PyTorch makes of a list of numbers, in a way that lets no subclass answer.
+    # What PyTorch makes of a list of numbers, in a way that lets no subclass answer; and what it makes empty and fills.
     aten = torch.library.Library("aten", "IMPL")
-    for name in ("empty.memory_format", "empty_strided"):
+    for name in ("empty.memory_format", "empty_strided", "arange", "arange.start", "arange.start_step", "eye", "eye.m"):
         aten.impl(name, partial(made, op(name)), "PrivateUse1")
     aten.impl(
         "copy_", lambda to, by, non_blocking=False: Pretend.__torch_dispatch__(op("copy_"), (), (to, by)), "PrivateUse1"
@@ -128,9 +128,12 @@ def place(model: nn.Module, where: Callable[[str], str] = lambda name: "pretend:
 
 
 def spread(model: nn.Module, blocks: str, devices: tuple[str, ...]) -> nn.Module:
-    """The same with the blocks dealt out over devices, the rest on the first; accelerate's hooks move what passes."""
+    """The same with the blocks dealt out over devices (a first, then pairs), the rest on the first; accelerate's hooks
+    move what passes. The last of two or three blocks lies elsewhere than the unembedding."""
     stack = model.get_submodule(blocks)
-    homes = {f"{blocks}.{name}": devices[i % len(devices)] for i, name in enumerate(dict(stack.named_children()))}
+    homes = {
+        f"{blocks}.{name}": devices[(i + 1) // 2 % len(devices)] for i, name in enumerate(dict(stack.named_children()))
+    }
     place(model, lambda name: next((d for block, d in homes.items() if name.startswith(f"{block}.")), devices[0]))
     for name, module in model.named_modules():
         if name in homes:

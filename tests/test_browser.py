@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def test_without_scripts_everything_can_be_read(browser: Browser, pages: dict) -
         assert figures.count() > 8
         assert page.locator("figure.attention svg").first.is_visible()
         assert page.locator("table.lens td[title]").first.get_attribute("title").startswith("L0, position 0")
-        term = page.locator(".splitting > details").first
+        term = page.locator(".splitting .rows > details").first
         inner = term.locator("> details > summary").first
         assert not inner.is_visible()
         term.locator("> summary").click()
@@ -320,15 +321,15 @@ def test_a_sum_opens_down_to_source_tokens_and_adds_up(browser: Browser, pages: 
         figure = page.locator("figure.splitting").first
         figure.locator("details").evaluate_all("(all) => all.forEach((d) => { d.open = true; })")
         facts = figure.evaluate(
-            """(f) => [...f.querySelectorAll("div.splitting details")].map((d) => { const row = (r) => { const b = r.querySelector("rect");
-            return [r.querySelector(".number").textContent, Number(b.getAttribute("x")), Number(b.getAttribute("width")), b.getAttribute("class")]; };
+            """(f) => [...f.querySelectorAll("div.splitting details")].map((d) => { const row = (r) => { const b = r.querySelector("line"), x = (n) => 10 * parseFloat(b.getAttribute(n));
+            return [r.querySelector(".number").textContent, x("x1"), x("x2")]; };
             return [row(d.querySelector(":scope > summary")), [...d.children].slice(1).map((c) => row(c.tagName === "DETAILS" ? c.querySelector("summary") : c))]; })"""  # noqa: E501
         )
         assert len(facts) > 30
         for whole, parts in facts:
             assert float(whole[0]) == pytest.approx(sum(float(p[0]) for p in parts), abs=0.02)
-            start = lambda bar: bar[1] if bar[3] == "pos" else bar[1] + bar[2]  # noqa: E731
-            assert start(whole) == pytest.approx(start(parts[0]), abs=2)
+            assert whole[1] == pytest.approx(parts[0][1], abs=2), "it begins where its first part begins"
+            assert all(a[2] == pytest.approx(b[1], abs=4) for a, b in pairwise(parts))
         sources = figure.locator(".term", has_text="Poland")
         assert sources.count() > 4
         total = float(attribution.arrays["by_layer"].values[0].sum())

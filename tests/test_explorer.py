@@ -24,8 +24,10 @@ import torch
 from starlette.testclient import TestClient
 
 import cutaway
+import wordy
 from conftest import pair_file
 from cutaway import cli
+from cutaway.engine.paths import engine
 from cutaway.errors import BadInput
 from cutaway.explorer import app, limits, serving, worker
 from cutaway.explorer.answer import Answer
@@ -34,8 +36,13 @@ from cutaway.explorer.control import other_words, same_length
 from cutaway.explorer.question import parse
 from cutaway.explorer.refusal import Refusal
 from cutaway.explorer.shelf import Shelf
+from cutaway.explorer.stopping import Stoppable
 from cutaway.explorer.subject import Subject
+from cutaway.explorer.telling import Cancelled, Teller
 from cutaway.explorer.worker import Worker
+from cutaway.saving import plain as plain_json
+from families import build
+from test_tail import Skipping
 
 A, B = "The capital of Poland is", "The capital of Peru is"
 HERE = "http://127.0.0.1:8642"
@@ -44,7 +51,9 @@ EXPLORER = Path(app.__file__).parent
 
 @pytest.fixture(scope="module")
 def model() -> cutaway.Model:
-    return cutaway.load("pocket")
+    one = cutaway.load("pocket")
+    Subject(one, "pocket").prepare()  # now, as no other thread does it while a test uses the model
+    return one
 
 
 @pytest.fixture(scope="module")
@@ -316,6 +325,66 @@ def _served(one: Worker, sock: socket.socket) -> None:
     uvicorn.Server(serving.configured(app.build(one, Shelf(())))).run(sockets=[sock])
 
 
+def test_what_the_first_edit_waits_for_is_measured_while_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = cutaway.load("pocket")
+    one, heard = Worker(lambda: fresh, "pocket"), []
+    begun, given_up = threading.Event(), threading.Event()
+    real = Subject.prepare
+
+    def prepare(subject: Subject) -> None:
+        if begun.is_set():
+            return real(subject)
+        begun.set()
+        try:
+            while True:
+                torch.zeros(1).add(1)
+        except Cancelled:
+            given_up.set()
+            raise
+
+    monkeypatch.setattr(Subject, "prepare", prepare)
+    one.wake()
+    assert begun.wait(30) and not given_up.is_set()
+    one.ask([parse({"kind": "tokens", "text": A})], False, lambda name, data: heard.append(name))
+    assert given_up.wait(30), "a question waits for no preparation"
+    for _ in range(1000):
+        if one._prepared:
+            break
+        time.sleep(0.02)
+    assert heard[-1] == "answer" and getattr(fresh, "_engine", None) is not None, "then it goes on"
+
+
+def test_an_answer_is_given_up_anywhere_and_leaves_nothing_behind() -> None:
+    """Between any two of PyTorch's calls: the same question gives the same answer afterwards, by the same path."""
+    one = {"text": "w1|w2|w3|w4", "other": "w1|w5|w3|w4", "edit": "patch", "place": "L0H1.z"}
+    questions = [parse({**one, "kind": kind}) for kind in ("edit", "lens", "attribution")]
+
+    def asked(subject: Subject, unwanted: Any) -> list[Answer]:
+        with Stoppable(unwanted):
+            return [answered(subject, one, Teller()) for one in questions]
+
+    calls = 0
+
+    def counted() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls == stop
+
+    stop, plain = 0, wordy.model()
+    whole = [json.dumps(plain_json(one.document())) for one in asked(Subject(plain, "w"), counted)]
+    every, path, logits = calls, engine(plain).path, plain.hf(torch.tensor([[1, 2, 3]])).logits
+    assert "waves" in path
+    for stop in np.random.default_rng(0).integers(1, every, 8).tolist():
+        model, calls = wordy.model(), 0
+        subject = Subject(model, "w")
+        with pytest.raises(Cancelled):
+            asked(subject, counted)
+        assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in model.hf.modules())
+        assert torch.equal(model.hf(torch.tensor([[1, 2, 3]])).logits, logits)
+        assert [json.dumps(plain_json(one.document())) for one in asked(subject, lambda: False)] == whole, stop
+        assert engine(model).path == path, stop
+
+
 def test_an_error_that_should_not_happen_is_one_message(monkeypatch: pytest.MonkeyPatch, model: cutaway.Model) -> None:
     def broken(*given: Any) -> Answer:
         raise ZeroDivisionError("by zero")
@@ -343,7 +412,7 @@ def test_a_model_that_cannot_be_loaded_is_said_and_tried_again() -> None:
 
 
 def ask(subject: Subject, **question: Any) -> Answer:
-    return answered(subject, parse(question), lambda done, total: None)
+    return answered(subject, parse(question), Teller())
 
 
 def by_hand(model: cutaway.Model, text: str, layer: int, position: int, value: torch.Tensor | None) -> torch.Tensor:
@@ -362,6 +431,30 @@ def by_hand(model: cutaway.Model, text: str, layer: int, position: int, value: t
     finally:
         if handle is not None:
             handle.remove()
+
+
+def test_an_edit_is_told_before_its_control_is_drawn(subject: Subject) -> None:
+    heard: list[Any] = []
+
+    class Listening(Teller):
+        def __call__(self, done: int, total: int) -> None:
+            heard.append((done, total))
+
+        def early(self, answer: Answer) -> None:
+            heard.append(answer)
+
+    question = parse({"kind": "edit", "text": A, "other": B, "edit": "patch", "place": "L2.resid_post@4"})
+    whole = answered(subject, question, Listening())
+    early, *rest = heard
+    assert isinstance(early, Answer) and rest[-1] == (2 * limits.DRAWS, 2 * limits.DRAWS)
+    for what in ("before", "after", "effect", "place"):
+        assert early.facts[what] == whole.facts[what]
+    assert early.heading == whole.heading and (early.python, early.shell) == (whole.python, whole.shell)
+    assert sum("being drawn" in one for one in early.sentences) == 2 and early.facts["p"] == {}
+    assert not any("being drawn" in json.dumps(one) for one in whole.document()["sections"])
+    for name, draws in whole.facts["control"].items():
+        large = sum(abs(d) >= abs(whole.facts["effect"]["logit_diff"]) for d in draws["logit_diff"])
+        assert whole.facts["p"][name] == (large + 1) / 21
 
 
 @pytest.mark.parametrize("edit", ["zero", "patch"])
@@ -600,6 +693,20 @@ def test_a_second_prompt_of_other_length_is_compared_all_the_same(subject: Subje
     assert "do not correspond" in made.sentences[0]
     with pytest.raises(BadInput, match="do not correspond"):
         ask(subject, kind="edit", text=A, other="Peru", edit="patch", place="L3H1.z")
+
+
+def test_a_model_without_a_lens_compares_prompts_all_the_same() -> None:
+    hf = build("gpt2", "sdpa")
+    hf.__class__ = Skipping
+    one = Subject(cutaway.Model(hf, wordy.tokenizer(wordy.words()), name="skipping"), "skipping")
+    made = ask(one, kind="compare", text="w1|w2|w3", other="w1|w4|w3")
+    assert "The lens is refused" in made.sentences[1] and "A" not in made.facts and made.facts["aligned"]
+    with torch.no_grad():
+        best = [int(hf(torch.tensor([ids])).logits[0, -1].argmax()) for ids in ([1, 2, 3], [1, 4, 3])]
+    found = made.parts[1].rows
+    assert [next(row[0] for row in found if row[k] == "0") for k in (1, 2)] == [f"w{i}" for i in best]
+    edited = ask(one, kind="edit", text="w1|w2|w3", edit="zero", place="L0.resid_pre@1")
+    assert len(edited.facts["control"]["random, same length"]["kl"]) == limits.DRAWS
 
 
 # -- saved results, and starting --------------------------------------------------------------------------------------

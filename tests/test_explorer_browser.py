@@ -61,6 +61,17 @@ def url() -> Iterator[str]:
         yield address
 
 
+CAPTIONS = """(width) => [...document.querySelectorAll(".scroll > table > caption")].filter((one) => {
+    if (!one.checkVisibility({ contentVisibilityAuto: true })) return false;
+    const frame = one.closest(".scroll");
+    frame.scrollLeft = frame.scrollWidth;
+    const box = one.getBoundingClientRect();
+    frame.scrollLeft = 0;
+    return box.left < 0 || box.right > width;
+}).map((one) => one.textContent)"""
+"""The captions that are not in sight once their table is scrolled to its end."""
+
+
 def ask(page: Any, text: str, other: str = "") -> None:
     page.locator("#text").fill(text)
     page.locator("#other").fill(other)
@@ -98,7 +109,7 @@ def test_a_prompt_becomes_views_and_a_cell_a_change(browser: Browser, url: str, 
         assert page.locator("#placed").inner_text() == "layer 3, position 4 ␣Poland"
         page.locator("#patch").click()
         change = page.locator("#changes > section").first
-        change.wait_for(timeout=30_000)
+        change.locator("figure.spread svg circle").nth(39).wait_for(timeout=30_000)
         assert "before | after" in change.locator("h2").inner_text()
         assert change.locator("figure.spread svg circle").count() == 40
         assert change.locator("tr[data-changed=yes]").count() > 0
@@ -107,6 +118,7 @@ def test_a_prompt_becomes_views_and_a_cell_a_change(browser: Browser, url: str, 
         found = serious(page)
         assert found == [], "\n".join(found)
         shot(page, f"explorer-{theme}-{width}")
+        assert page.evaluate(CAPTIONS, width) == [], "captions go out of sight where a table is scrolled sideways"
         quiet(seen, url)
 
 
@@ -219,6 +231,55 @@ def test_progress_is_shown_and_stopping_frees_the_worker(browser: Browser, monke
         page.get_by_text("Stopped.", exact=True).wait_for()
         assert stopped.wait(10) and not page.locator("#progress").is_visible()
         ask(page, B)
+        quiet(seen, address)
+
+
+def test_a_change_is_shown_before_its_control_which_can_be_stopped(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from cutaway.explorer import changing
+
+    real, hold = changing.sweeps, threading.Event()
+
+    def slow(model: Any, base: Any, edits: Any, metric: Any, tell: Any) -> Any:
+        while "" not in edits and not hold.is_set():
+            torch.zeros(1).add(1)
+        return real(model, base, edits, metric, tell)
+
+    monkeypatch.setattr(changing, "sweeps", slow)
+    model = cutaway.load("pocket")
+    with explorer(lambda: model, "pocket") as address, browser.page(address) as (page, seen):
+        ask(page, A, B)
+        page.locator("table.lens td[data-at='3 4']").first.click()
+        page.locator("#patch").click()
+        change = page.locator("#changes > section").first
+        change.get_by_text("being drawn …").first.wait_for(timeout=30_000)
+        assert (
+            change.locator("tr[data-changed=yes]").count() > 0 and change.locator("figure.spread circle").count() == 0
+        )
+        assert (
+            "takes logit(␣Warsaw)" in change.inner_text()
+            and "Drawing the control" in page.locator("#status").inner_text()
+        )
+        assert serious(page) == []
+        shot(page, "explorer-early")
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_text("Stopped.", exact=True).wait_for()
+        assert "being drawn" not in change.inner_text() and change.get_by_text("not drawn, it was stopped").count() > 0
+        page.locator("#zero").click()
+        new = page.locator("#changes > section").first
+        new.get_by_role("heading", name="Zeroing L3.resid_post@4").wait_for(timeout=30_000)
+        hold.set()
+        new.locator("figure.spread circle").nth(19).wait_for(timeout=30_000)
+        assert (
+            "being drawn" not in new.inner_text() and "Against the control: p =" in page.locator("#status").inner_text()
+        )
+        assert page.evaluate("document.activeElement.textContent").startswith("Zeroing L3.resid_post@4"), "still read"
+        assert page.locator("#changes > section").count() == 2 and not page.locator("#stop").is_visible()
+        new.locator("figure.spread [data-mark]").first.click()
+        assert new.locator(".pinned").count() == 1, "what came later answers too"
         quiet(seen, address)
 
 
@@ -378,6 +439,38 @@ def test_a_bad_question_is_one_message_beside_the_form(browser: Browser, url: st
         )
         assert serious(page) == []
         quiet(seen, url)
+
+
+def test_what_cannot_be_had_is_said_where_it_would_be(browser: Browser, url: str) -> None:
+    import torch
+
+    with browser.page(url) as (page, seen):
+        ask(page, A, "The capital of the old Peru is")
+        grid = page.locator("#grid")
+        assert grid.get_by_role("button", name="Run").is_disabled() and "differ in length" in grid.inner_text()
+        page.locator("table.lens td[data-at='3 4']").first.click()
+        page.locator("#patch").click()  # one position of the stream has a value in both
+        page.get_by_role("heading", name="Patching L3.resid_post@4").wait_for(timeout=30_000)
+        page.locator("#place").fill("L3H1.z")
+        page.locator("#patch").click()
+        page.locator("#trouble", has_text="do not correspond").wait_for(timeout=30_000)
+        ask(page, A, B)
+        assert grid.get_by_role("button", name="Run").is_enabled()
+        page.locator("#swap").click()
+        page.locator("figure[data-view=lens]").first.get_by_text("Peru").first.wait_for(timeout=30_000)
+        done(page)
+        assert page.locator("#text").input_value() == B and page.locator("#other").input_value() == A
+        assert page.locator("#intro").is_hidden()
+        quiet(seen, url)
+    broken = cutaway.load("pocket")
+    with torch.no_grad():
+        broken.hf.transformer.h[3].mlp.c_proj.weight[0, 0] = torch.nan
+    with explorer(lambda: broken, "broken") as address, browser.page(address) as (page, seen):
+        page.locator("#text").fill(A)
+        page.get_by_role("button", name="Look", exact=True).click()
+        page.locator("#trouble", has_text="NaN first appears in L3.mlp_out at position 0").wait_for(timeout=30_000)
+        assert page.locator("#answers > section").count() == 0 and serious(page) == []
+        quiet(seen, address)
 
 
 def test_hostile_tokens_are_visible_and_do_not_run(browser: Browser) -> None:

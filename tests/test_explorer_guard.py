@@ -14,6 +14,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cutaway.errors import BadInput
-from cutaway.explorer import app, guard, limits, serving
+from cutaway.explorer import app, limits, serving
 from cutaway.explorer.shelf import Shelf
 from cutaway.explorer.worker import Worker
 
@@ -174,20 +175,27 @@ def test_a_websocket_is_closed_before_it_opens(application: Any) -> None:
 # -- bytes, over a connection -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    """A served explorer that waits a fifth of a second for a body."""
+@contextmanager
+def listening(patience: float = 10.0, most: int = 64) -> Iterator[int]:
+    """A served explorer's port."""
     import uvicorn
 
     sock = serving.listening("127.0.0.1", 0)
-    server = uvicorn.Server(serving.configured(app.build(worker(), Shelf(()))))
+    server = uvicorn.Server(serving.configured(app.build(worker(), Shelf(())), patience, most))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
-    before, guard.PATIENCE = guard.PATIENCE, 0.2
     thread.start()
-    yield int(sock.getsockname()[1])
-    guard.PATIENCE = before
-    server.should_exit = True
-    thread.join(10)
+    try:
+        yield int(sock.getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Of one that waits a fifth of a second for a request."""
+    with listening(0.2) as found:
+        yield found
 
 
 def spoken(port: int, request: bytes, end: bool = False) -> bytes:
@@ -271,6 +279,93 @@ def test_an_upgrade_is_not_made(port: int, path: str) -> None:
     assert b" 101 " not in answer[:20]
     foreign = written("GET", path, named | {"origin": [b"http://evil.example"]}).replace(b"close", b"Upgrade", 1)
     assert status_of(spoken(port, foreign)) == 403
+
+
+def dribbled(port: int, *first: bytes) -> list[bytes]:
+    """What comes back to each of these, a byte a moment following the last of them; fails where the line stays open."""
+    answers = []
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+        for one in first[:-1]:
+            line.sendall(one)
+            with line.makefile("rb") as file:
+                head = b"".join(iter(file.readline, b"\r\n"))
+                size = re.search(rb"(?i)content-length: (\d+)", head)
+                assert size is not None
+                answers.append(head + file.read(int(size[1])))
+        line.sendall(first[-1])
+        line.settimeout(0.02)
+        came = b""
+        for _ in range(500):
+            try:
+                more = line.recv(65536)
+                if not more:
+                    return [*answers, came]
+                came += more
+            except TimeoutError:
+                with suppress(BrokenPipeError):
+                    line.sendall(b"a")
+            except ConnectionResetError:  # closed while bytes were under way
+                return [*answers, came]
+    raise AssertionError("the server still waits")
+
+
+def test_a_request_that_comes_a_byte_at_a_time_is_not_waited_for(port: int) -> None:
+    named = {"host": [b"localhost:%d" % port]}
+    asked = written("GET", "/api/state", named).replace(b"Connection: close\r\n", b"")
+    for slow in (
+        b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ",
+        written("POST", "/api/ask", named, JSON, b"Content-Length: 5000"),
+        written("POST", "/api/ask", named, JSON, b"Transfer-Encoding: chunked") + b"fff\r\n",
+    ):  # fmt: skip
+        (answer,) = dribbled(port, slow)
+        assert status_of(answer) in (0, 408), slow
+        answers = dribbled(port, asked, asked, slow)  # also where the line has been of use before
+        assert [status_of(one) for one in answers[:2]] == [200, 200] and status_of(answers[2]) in (0, 408), slow
+    answered = asked.replace(b"\r\n\r\n", b"\r\nContent-Length: 5000\r\n\r\n")  # before its body is there
+    (answer,) = dribbled(port, answered)
+    assert answer.count(b"HTTP/1.1 ") == 1 and status_of(answer) == 200
+    assert status_of(spoken(port, written("GET", "/api/state", named))) == 200
+
+
+def test_who_says_nothing_is_not_waited_for(port: int) -> None:
+    assert spoken(port, b"") == b""
+    answer = spoken(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+    assert status_of(answer) == 408 and b"did not arrive" in answer and b"content-security-policy" in answer
+
+
+def test_an_answer_is_waited_for_longer_than_a_request(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What must come within the limit is the request; its answer may take its time."""
+    real = app.Worker.ask
+
+    def later(self: Worker, questions: Any, whole: bool, listen: Any) -> Any:
+        def told(*given: Any) -> None:
+            threading.Timer(0.6, listen, given).start()
+
+        return real(self, questions, whole, told)
+
+    monkeypatch.setattr(app.Worker, "ask", later)
+    head = written("POST", "/api/ask", {"host": [b"localhost:%d" % port]}, JSON, b"Content-Length: %d" % len(ASKED))
+    answer = spoken(port, head + ASKED)
+    assert status_of(answer) == 200 and b"event: error" in answer and b"There is no model here." in answer
+
+
+def test_only_so_many_connections_are_open() -> None:
+    with listening(most=4) as port, ExitStack() as lines:
+        held = [lines.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(4)]
+        one = written("GET", "/api/state", {"host": [b"localhost:%d" % port]})
+        held[0].sendall(one.replace(b"Connection: close\r\n", b""))
+        assert status_of(held[0].recv(65536)) == 200, "those that are open are answered"
+        for _ in range(3):
+            held.append(lines.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)))
+        answers = [b"".join(iter(lambda line=line: line.recv(65536), b"")) for line in held[4:]]
+        assert [status_of(one) for one in answers] == [503] * 3 and b"4 connections are open" in answers[0]
+        for line in held:
+            line.close()
+        for _ in range(100):
+            if status_of(spoken(port, one)) == 200:
+                break
+        else:
+            raise AssertionError("nobody is answered any more")
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(port: int) -> None:

@@ -35,6 +35,8 @@ from cutaway.explorer.worker import Worker
 from cutaway.geometry.subspaces import load_subspaces
 from cutaway.report.saved import page_of
 from cutaway.tasks.pairs import read_pairs
+from cutaway.tasks.sentences import read_frequencies, read_sentences
+from cutaway.tasks.texts import read_texts
 
 MANY = int(os.environ.get("CUTAWAY_FUZZ", "25"))
 fuzz = settings(max_examples=MANY, deadline=None, suppress_health_check=list(HealthCheck))
@@ -366,3 +368,21 @@ def test_numbers_stay_numbers(saved: Path) -> None:
     """What is refused above is not what results hold."""
     arrays, _ = cutaway.open_result(saved)
     assert np.isfinite(arrays["sweep"]["value"].values).all()
+
+
+LINES = ("a.jsonl", read_texts), ("b.jsonl", read_sentences), ("c.json", read_frequencies)
+FREQUENCIES = ("NaN", "Infinity", "-1", "9" * 400)
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "line"),
+    [
+        *((name, read, line) for name, read in LINES for line in ('{"text": ' + "9" * 5000 + "}", "[" * 100_000)),
+        *(("d.json", read_frequencies, f'{{"the": {value}}}') for value in FREQUENCIES),
+        ("e.tsv", read_frequencies, "the\tnan"),
+    ],
+)
+def test_numbers_and_lists_that_no_reader_takes(name: str, read: Callable, line: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(line)
+    with pytest.raises(cutaway.BadInput):
+        read(tmp_path / name)

@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import cutaway
 import cutaway.model
 import cutaway.trace
 from conftest import measured
 from cutaway import directions, parts
+from cutaway.engine.memory import KEPT
 from cutaway.engine.paths import engine
 from cutaway.geometry.moments import moments
 from cutaway.parts import in_parts, out_of_memory
 from cutaway.readout import direction
-from families import token_ids
+from families import build, token_ids
 
 FEW = 20
 """Tokens at once in these tests: two prompts of nine."""
@@ -251,6 +255,21 @@ def test_what_one_call_of_a_block_cannot_hold_is_run_in_parts(monkeypatch: pytes
     assert torch.allclose(trace["pattern", 1], want, atol=1e-6) and scarce.failed
 
 
+def test_sites_of_a_smaller_part_are_as_long_as_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held and what is run again, in parts whose longest prompt is shorter than that of all."""
+    model, ids = measured("gpt2"), token_ids(6, 9).tolist()
+    prompts = cutaway.Prompts(ids=[row[:n] for row, n in zip(ids, (4, 5, 4, 9, 8, 7), strict=True)])
+    want, trace = model.trace(prompts), model.trace(prompts)
+    scarce = Scarce(monkeypatch, model.hf.transformer.h[1], 30)
+    for some, found in trace.each(1, ["resid_pre", "z"]):
+        length = int(prompts.lengths[some].max())
+        assert found["resid_pre"].shape[1] == found["z"].shape[1] == length
+        real = prompts.mask[some, :length]
+        assert torch.allclose(found["resid_pre"][real], want["resid_pre", 1][some, :length][real], atol=1e-6)
+        assert torch.allclose(found["z"][real], want["z", 1][some, :length][real], atol=1e-6)
+    assert scarce.failed
+
+
 def test_one_prompt_that_does_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     model = measured("gpt2")
     Scarce(monkeypatch, model.hf.transformer.h[0], 5)
@@ -338,3 +357,40 @@ def test_the_prefix_that_rows_copy_is_planned() -> None:
     sizes = engine(model).shape.sizes
     rows = 1024 // (64 - 20)  # that fit a chunk of the first; the second's are too short to be rows
     assert plans[0].memory.wave - plans[1].memory.wave > sizes.number * 2 * (rows - 1) * 20 * sizes.keys_values
+
+
+class Alive(TorchDispatchMode):
+    """`most`: bytes of the tensors made inside that were alive at once, at their most; each storage counts once."""
+
+    def __init__(self, model: cutaway.Model) -> None:
+        super().__init__()
+        self.weights = {p.untyped_storage()._cdata for p in (*model.hf.parameters(), *model.hf.buffers())}
+        self.known: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        made = func(*args, **(kwargs or {}))  # type: ignore[operator]
+        self.known = {key: one for key, one in self.known.items() if not one[0].expired()}
+        for x in tree_leaves(made):
+            if isinstance(x, Tensor) and (storage := x.untyped_storage())._cdata not in self.weights:
+                self.known[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self.most = max(self.most, sum(size for _, size in self.known.values()))
+        return made
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("site", ["pattern", "q", "k", "z", "mlp_out", "resid_pre", "mean"])
+def test_no_more_tensors_are_alive_than_were_planned(site: str, attention: str) -> None:
+    """Against every storage that PyTorch makes; the plan's allowance for the allocator is left out."""
+    model = cutaway.Model(build("gpt2", attention))
+    base = cutaway.Prompts(ids=token_ids(2, 60), answers=5, foils=8)
+    where = {"heads": 0} if site in ("pattern", "q", "k", "z") else {"positions": [0, 30]}
+    edits = (
+        cutaway.ablate("mlp_out", mean_of=cutaway.Prompts(ids=token_ids(40, 60)), layers=[0], positions=-1)
+        if site == "mean"
+        else cutaway.patch(site, turned(base), layers=1, **where)
+    )
+    plan = cutaway.sweep(model, base, edits, dry_run=True)
+    with Alive(model) as alive:
+        cutaway.sweep(model, base, edits, progress=False)
+    assert alive.most <= (plan.memory.recorded + plan.memory.wave) / KEPT

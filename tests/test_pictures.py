@@ -52,7 +52,7 @@ def test_histogram_outlines_have_the_heights_of_the_counts():
         np.testing.assert_allclose(drawn, share / most, atol=1e-3)
     assert f"{100 * (a > 1).mean():.2f} % above" in str(picture)
     (mark,) = [e for e in parsed(picture).iter(f"{SVG}line") if e.get("class") == "threshold"]
-    assert float(mark.get("x1")) == pytest.approx(60 + (1 + 3) / 8 * (760 - 190 - 60), abs=0.06)
+    assert float(mark.get("x1")) == pytest.approx(60 + (1 + 3) / 8 * (480 - 170 - 60), abs=0.06)
     assert "n = 500" in str(picture) and "n = 80" in str(picture)
 
 

@@ -7,7 +7,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,9 @@ from torch import nn
 
 import cutaway
 import pretend
+from cutaway import steering
+from cutaway.controls import Material, against
+from cutaway.geometry.standards import standard
 from cutaway.ledger import ledger
 from families import ATTENTION, FAMILIES, build, token_ids
 from reference import LAYOUTS
@@ -71,7 +77,63 @@ def work(m: cutaway.Model) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "directions", lambda: m.directions([5], [6]).cpu()
     yield "OV", lambda: m.OV(1, 1).detach().cpu()
     yield "ledger", lambda: ledger(m, base, cutaway.ablate("z", layers=1, heads=1)).to_array()
-    yield "rotations", lambda: cutaway.rotations(t).to_array()
+    yield "rotations", lambda: cutaway.rotations(t, standard=standard(m, base)).to_array()
+    yield from analyses(m, base, source, t)
+
+
+def analyses(
+    m: cutaway.Model, base: cutaway.Prompts, source: cutaway.Prompts, t: cutaway.Trace
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Fits, directions, controls, readout edits, interventions and attention."""
+    roles = cutaway.Prompts(ids=IDS, roles={"START": [0, 1]})
+    vector = torch.linspace(-1, 1, m.d_model)
+    yield "update", lambda: cutaway.update(m, base, 1).vector
+    yield "head's update", lambda: cutaway.update(m, base, 1, "attn_out", head=1).vector
+    yield "difference", lambda: cutaway.difference_of_means(m, base, source, 1).vector
+    yield "head scores", lambda: cutaway.head_scores(m, rows=3, period=4).to_array()
+    yield "patterns", lambda: cutaway.attention_patterns(t)
+    yield "role attention", lambda: cutaway.role_attention(m.trace(roles), [("END", "START")])
+    yield "over", lambda: m.over(base, lambda t: cutaway.attribute(t), tokens=9)
+    yield "stages", lambda: numbers(cutaway.stages(t))
+    yield "readout edit", lambda: numbers(cutaway.readout_edit(t, {"v": vector}, [1.0, -2.0]))
+    yield "readout flips", lambda: numbers(cutaway.readout_flips(t, {"v": vector, "w": -vector}))
+    yield "readout score", lambda: numbers(cutaway.readout_score(t, {"v": vector}))
+    yield "before and after", lambda: numbers(cutaway.before_after(t, vector))
+    yield "factorial", lambda: cutaway.factorial(m, base, {"v": vector}, [[0], [0, 1]])["value"]
+    yield "flips", lambda: numbers(steering.flips(m, base, {"v": vector}, [1], grid=3, rounds=2))
+    yield "ladder", lambda: against_controls(m, base, source)
+    if m.certificate.refusal(("residual",), 1) is not None:
+        return
+    spectrum = cutaway.fit_subspaces(m, base, "mlp_out", layers=[1])[1]
+    space = spectrum.leading(2)
+    yield "fit", lambda: spectrum.eigenvalues
+    yield "energy", lambda: numbers(cutaway.energy_by_token(m, base, space))
+    for name, edit in {
+        "project out": cutaway.project_out("mlp_out", space, layers=1, positions=-1),
+        "perturb": cutaway.perturb("mlp_out", space, layers=1, positions=-1),
+        "to mean": cutaway.to_mean("mlp_out", space, layers=1, positions=-1),
+        "add": cutaway.add("resid_post", vector, layers=1, positions=-2),
+        "mean of z": cutaway.ablate("z", mean_of=source, by=("position",), layers=1, heads=0),
+    }.items():
+        yield name, lambda edit=edit: cutaway.sweep(m, base, edit, "next_token_log_prob")["value"]
+        yield f"{name}, traced", lambda edit=edit: m.trace(base, edits=edit).logits.cpu()
+
+
+def numbers(found: Any, dim: str | None = None) -> Any:
+    """What is numeric of a Dataset (and has an axis `dim`), as one flat array."""
+    found = (
+        found.to_dataset(name="array") if hasattr(found, "to_dataset") and not hasattr(found, "data_vars") else found
+    )
+    some = [x for x in found.data_vars.values() if x.dtype.kind in "fiub" and (dim is None or dim in x.dims)]
+    kept = [np.ravel(np.asarray(x, dtype=float)) for x in some]
+    return np.nan_to_num(np.concatenate([[], *kept]), posinf=1e9)
+
+
+def against_controls(m: cutaway.Model, base: cutaway.Prompts, source: cutaway.Prompts) -> Any:
+    direction = cutaway.update(m, base, 1)
+    rungs = cutaway.ladder(direction, Material(other=cutaway.update(m, source, 1)), draws=4)
+    where = steering.Where((1,), -1, "add", "mlp_out", 1.0)
+    return numbers(against(steering.Outcomes(m, base, where), direction, rungs, ["a", "b"]), "prompt")
 
 
 def placed(name: str, devices: str) -> nn.Module:
@@ -89,6 +151,22 @@ def apart(call: str) -> None:
         capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+STUDIES = {
+    "ioi": {"families": 4, "top": 1, "rows": 2},
+    "subspace": {"passages": 3, "fit_passages": 6, "draws": 1, "components": 1, "layers": (2,)},
+    "rotation": {"families": 6},
+    "attribution": {},
+    "vector_arithmetic": {"items": 8, "draws": 20, "flip_draws": 10, "relations": ("capitals",)},
+}
+
+
+@pytest.mark.skipif("CUTAWAY_FUZZ" not in os.environ, reason="minutes: a whole study through Python")
+@pytest.mark.parametrize("devices", ["pretend:0", "cpu+pretend:0"])
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_whole_study_is_done_where_the_model_is(name: str, devices: str) -> None:
+    apart(f"study({name!r}, {STUDIES[name]!r}, {devices!r})")
 
 
 @pytest.mark.parametrize(("name", "devices"), CASES)
@@ -109,8 +187,36 @@ def compare(name: str, devices: str) -> None:
     for (what, ours), (_, theirs) in zip(work(here), work(there), strict=True):
         if what.startswith("screened") and "pretend:1" in devices:
             continue  # PyTorch's backward pass knows one pretended device only
-        want, found = np.asarray(ours(), dtype=float), np.asarray(theirs(), dtype=float)
-        assert np.nanmax(np.abs(want - found)) <= 1e-5 and np.array_equal(np.isnan(want), np.isnan(found)), what
+        want, found = outcome(ours), outcome(theirs)
+        if isinstance(want, str):
+            assert found == want, what
+            continue
+        assert np.allclose(want, found, rtol=1e-5, atol=1e-5, equal_nan=True), what
+
+
+def outcome(run: Callable[[], object]) -> Any:
+    """The numbers, or why the model does not permit them."""
+    try:
+        return np.asarray(run(), dtype=float)
+    except cutaway.Refused as refusal:
+        return str(refusal)
+
+
+def study(name: str, settings: dict[str, Any], devices: str) -> None:
+    """A whole study of the bundled model, there and here."""
+    pretend.register()
+    module = import_module(f"cutaway.studies.{name}")
+    here, moved = cutaway.load("pocket"), cutaway.load("pocket")
+    blocks, spread = here.anatomy.blocks[0].name.rpartition(".")[0], tuple(devices.split("+"))
+    hf = pretend.place(moved.hf) if len(spread) == 1 else pretend.spread(moved.hf, blocks, spread)
+    there = cutaway.Model(hf, moved.tokenizer)
+    asked = replace(module.demo(), **settings)
+    one, two = (module.run(m, asked) for m in (here, there))
+    assert one.arrays.keys() == two.arrays.keys() and one.refused == two.refused
+    for key, array in one.arrays.items():
+        want, found = (numbers(one, "prompt") for one in (array, two.arrays[key]))  # tests and ratios amplify rounding
+        assert want.shape == found.shape and np.nanmax(np.abs(want - found), initial=0) <= 1e-4, key
+    assert all(check.passed for check in two.checks)
 
 
 def notices() -> None:

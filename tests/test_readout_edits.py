@@ -13,7 +13,7 @@ import families
 import planted_relation as planted
 from cutaway.controls import against, generator, ladder, norm_matched, pair_flip_probability, random_units
 from cutaway.errors import BadInput
-from cutaway.readout.comparison import before_after, rows
+from cutaway.readout.comparison import before_after
 from cutaway.readout.editing import MEASURES, readout_edit
 from cutaway.readout.flips import crossing, readout_flips
 from cutaway.readout.linear import decode
@@ -315,8 +315,6 @@ def test_before_and_after_are_rows_that_can_be_compared_and_counted():
     assert (after == some.answers.numpy()[:, None]).all()
     changed = np.arange(planted.LAYERS) < planted.SWITCH
     assert (found["changed"].values == changed).all() and found["n_changed"].values.tolist() == [planted.SWITCH] * 2
-    shown = rows(found)
-    assert [mark for *_, mark in shown][: planted.SWITCH] == ["●"] * planted.SWITCH
     for layer in range(planted.LAYERS):
         p = model.read(trace["resid_post", layer][:, -1]).double().softmax(-1).topk(3)
         here = found.sel(side="before", layer=layer)

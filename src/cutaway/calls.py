@@ -39,14 +39,18 @@ class BlockRules:
 
 @dataclass
 class Keep:
-    """Looks like a cache: keeps the keys and values a block computes; with `enough` the block stops there."""
+    """Looks like a cache: keeps the keys and values a block computes; with `enough` the block stops there.
+
+    `rows`: a copy of the first so many, in place of what may be a view of a larger tensor.
+    """
 
     enough: bool = False
+    rows: int | None = None
     k: Tensor | None = None
     v: Tensor | None = None
 
     def update(self, k: Tensor, v: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        self.k, self.v = k, v
+        self.k, self.v = (k, v) if self.rows is None else (k[: self.rows].clone(), v[: self.rows].clone())
         if self.enough:
             raise Enough
         return k, v
@@ -305,14 +309,26 @@ def _axes(a: Tensor, b: Tensor) -> Axes | None:
     return tuple(kinds)
 
 
-def capture(hooks: Hooks, model: Model, calls: list[BlockCall], rules: list[BlockRules] | None = None) -> list[Keep]:
-    """Note how each block is called, and (with rules) keep the keys and values it computes."""
+def capture(
+    hooks: Hooks,
+    model: Model,
+    calls: list[BlockCall],
+    rules: list[BlockRules] | None = None,
+    rows: int | None = None,
+) -> list[Keep]:
+    """Note how each block is called, and (with rules) keep the keys and values it computes.
+
+    `rows`: the keys and values of so many prompts, and nothing in the place of the stream.
+    """
     kept: list[Keep] = []
 
     def before(layer: int) -> Callable:
         def hook(module: nn.Module, args: tuple, kwargs: dict) -> Any:
-            calls.append(BlockCall(module, args, kwargs, rules[layer] if rules else None))
-            kept.append(Keep())
+            x = first_tensor(args, kwargs)
+            assert x is not None
+            noted = (args, kwargs) if rows is None else replace_first_tensor(args, kwargs, x.new_empty(0))
+            calls.append(BlockCall(module, *noted, rules[layer] if rules else None))
+            kept.append(Keep(rows=rows))
             cache = rules[layer].cache if rules else None
             return None if cache is None else replaced((args, kwargs), {cache: kept[-1]})
 

@@ -91,6 +91,20 @@ def read_json(path: Path, limit: int = 2**24) -> dict[str, Any]:
     return found
 
 
+def json_line(text: str, where: str) -> Any:
+    """A JSON value from a line of a file that may hold anything.
+
+    Raises:
+        BadInput: it is none, or one that cannot be read: a number of thousands of digits, lists in lists in lists.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{where} is not JSON: {error.msg} at character {error.pos + 1}.") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{where} is not read: {error}.") from None
+
+
 def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -12,6 +12,7 @@ from torch import Tensor
 from .anatomy import not_finite_weights, steady
 from .errors import BadInput, Refused
 from .hooks import Hooks
+from .places import check_site
 from .prompts import Prompts
 from .sites import SITES
 from .taps import Both, Tap, attach
@@ -212,8 +213,6 @@ def _cause(model: Weights, edited: bool) -> str:
 
 def first_place(model: Model, prompts: Prompts, row: int, edit: Tap | None = None) -> Seen | None:
     """Where NaN or infinity first appears in a prompt, found by one whole run; None if it does not."""
-    from .trace import check_site  # which imports this module
-
     allowed = set()
     for site in SITES.values():
         for layer in range(model.n_layers) if site.per_layer else [None]:

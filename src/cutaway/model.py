@@ -203,6 +203,7 @@ class Model(Weights):
         sites: Sequence[str] = (),
         edits: Any = None,
         tokens: int = TOKENS,
+        limit: int = LIMIT,
     ) -> Any:
         """An analysis of any number of prompts: traced in parts, of which one is held at a time.
 
@@ -210,13 +211,14 @@ class Model(Weights):
             prompts, sites, edits: as in `trace`.
             analysis: a function of a trace, such as `cutaway.attribute`, or `lambda t: cutaway.lens(t, top=1)`.
             tokens: of a part. Where memory runs out, it is halved for what is left.
+            limit: bytes that the trace of one part may hold.
 
         Returns:
             What the analysis returns, joined along `prompt`; if that is no labelled array, a list of one a part.
         """
         prompts = self._prompts(prompts)
         trace = self._traced(prompts, edits)
-        made = in_parts(len(prompts), at_once(prompts, tokens), lambda some: analysis(trace(some, sites, LIMIT)))
+        made = in_parts(len(prompts), at_once(prompts, tokens), lambda some: analysis(trace(some, sites, limit)))
         return joined(self, prompts, [one for _, one in made])
 
     def _prompts(self, given: Prompts | str | Sequence[str]) -> Prompts:

@@ -9,7 +9,8 @@ from typing import Any
 from markupsafe import escape
 
 from .errors import BadInput
-from .figures.kinds import Shown, shown
+from .figures.kinds import called, shown
+from .figures.shown import Shown
 from .report.page import Section, render
 from .saving import document, write_file
 from .studies.study import Study
@@ -78,21 +79,27 @@ class View:
             from .report.shared import study_page
 
             return study_page(self.result)
-        sections = [
-            Section(heading, parts=[part for one in alike for part in one.parts])
-            for heading, alike in groupby(self.shown, lambda one: one.heading)
-        ]
+        title = _capital(shown_text(self.title or self._named()))
+        sections = []
+        for heading, some in groupby(self.shown, lambda one: _capital(one.heading)):
+            alike = list(some)
+            section = Section("" if heading == title else heading, [one.note for one in alike if one.note])
+            section.parts += [part for one in alike for part in one.parts]
+            sections.append(section)
         attrs = self.result.run_card if isinstance(self.result, Study) else self.result.attrs
-        title = self.title or str(attrs.get("readout") or getattr(self.result, "name", None) or self._named())
         facts = [str(attrs[key]) for key in ("site", "units", "model", "dtype") if key in attrs]
         facts += [several(int(attrs["prompts"]), "prompt")] if "prompts" in attrs else []
         held = {} if isinstance(self.result, Study) else {"result": self.result}
-        return render(shown_text(title.capitalize()), " · ".join(facts), sections, document("view", **held))
+        return render(title, " · ".join(facts), sections, document("view", **held))
 
     def _named(self) -> str:
-        """What the page is called where the result has no name: its only heading."""
+        """What the page is called: what was done where that is one thing, else what kind of result it is."""
         headings = {one.heading for one in self.shown}
-        return headings.pop() if len(headings) == 1 else "result"
+        only = headings.pop() if len(headings) == 1 else ""
+        if isinstance(self.result, Study):
+            return only or "Figures"
+        kind = called(self.result)
+        return only if only and kind in ("Sweep", "Effects", "Array", "Readout edit") else kind
 
     def save(self, path: str | Path, force: bool = False, ax: Any = None) -> Path:
         """Write the page (.html) or the first figure (.png, .svg, .pdf).
@@ -133,7 +140,8 @@ class View:
     def __str__(self) -> str:
         if isinstance(self.result, Study) and not self.shown:
             return "\n".join([self.result.title, *(f"- {finding}" for finding in self.result.findings)])
-        return "\n\n".join(f"{one.heading}\n{as_text(one.text or one.parts[0])}" for one in self.shown)
+        told = ([one.heading, one.note, as_text(one.text or one.parts[0])] for one in self.shown)
+        return "\n\n".join("\n".join(filter(None, lines)) for lines in told)
 
     __repr__ = __str__
 
@@ -160,6 +168,10 @@ def show(result: Any, title: str = "") -> View:
         BadInput: a kind of result that has no view.
     """
     return View(result, title)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _height(part: Picture | Table) -> int:

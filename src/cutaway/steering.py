@@ -90,7 +90,7 @@ class Outcomes:
         last = trace.rows("resid_post", self.model.n_layers - 1, self.prompts.at(-1)).double()
         size = torch.linalg.vector_norm(readout.direction(self.prompts.answers, self.prompts.foils), dim=-1)
         scale = readout.norm.scale(last)[:, 0]
-        object.__setattr__(self, "unit", null_unit(1.0, (size / scale).cpu().numpy(), self.model.d_model))
+        object.__setattr__(self, "unit", null_unit(1.0, (size.cpu() / scale.cpu()).numpy(), self.model.d_model))
         strength = self.where.scale
         each = [strength[n] if isinstance(strength, Mapping) else strength for n in self.where.layers]
         object.__setattr__(self, "lengths", float(np.sqrt(np.square(each).sum())))

@@ -11,6 +11,7 @@ _SPECIAL = re.compile(
     r"|\[(CLS|SEP|PAD|UNK|MASK|BOS|EOS|INST|/INST)\]",
     re.IGNORECASE,
 )
+_ID = re.compile("#[0-9]{1,18}")
 _VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "⏎"}
 
 
@@ -37,6 +38,11 @@ def token_texts(tokenizer: Any, ids: Any) -> list[str]:
 def special(text: str) -> bool:
     """Whether a text is of the form that tokenizers give to tokens which stand for no text, such as `<s>`."""
     return _SPECIAL.fullmatch(text) is not None
+
+
+def read_token(text: str) -> str | int:
+    """A token as it is written on the command line: its text, or `#11` for an id."""
+    return int(text[1:]) if _ID.fullmatch(text) else text
 
 
 def shown(text: str) -> str:

@@ -10,16 +10,16 @@ their number; what that takes is known before anything runs, and refused above a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .errors import BadInput, Refused
+from .errors import BadInput
 from .finite import named, require_finite
 from .parts import at_once, in_parts, logits_at_once, out_of_memory, slices
 from .passes import Key, Pass
+from .places import check_site, count_numbers, position_axes
 from .prompts import Prompts, Read
 from .sites import Place, parse_place
 from .sites import site as find_site
@@ -34,30 +34,6 @@ LIMIT = 8 * 2**30
 
 Edits = Callable[[Sequence[int]], Tap]
 """The tap that makes an edit in the run of some prompts."""
-
-
-def check_site(model: Model, name: str, layer: int | None) -> None:
-    """Pass if a site exists in a layer of this model and is certified.
-
-    Raises:
-        BadInput: there is no such site or layer.
-        Refused: the site rests on something this model is not certified for, or has none of.
-    """
-    site = find_site(name)
-    if site.per_layer and (layer is None or not 0 <= layer < model.n_layers):
-        raise BadInput(f"There is no layer {layer}: {model.name} has layers 0 to {model.n_layers - 1}.")
-    model.certificate.require(f"{name} of layer {layer}", site.needs, layer)
-    if not site.per_layer or layer is None:
-        return
-    block = model.anatomy.blocks[layer]
-    if name == "resid_mid" and block.parallel is not False:
-        raise Refused(
-            f"resid_mid does not exist in layer {layer} of {model.name}: its attention and MLP both read "
-            "resid_pre and are added together. Use resid_pre, attn_out or resid_post."
-        )
-    if name in ("attn_out", "mlp_out") and block.write(name[:-4]) is None:
-        kinds = ", ".join(w.kind for w in block.writes)
-        raise Refused(f"{name} does not exist in layer {layer} of {model.name}, whose writes are: {kinds}.")
 
 
 class Trace:
@@ -98,7 +74,7 @@ class Trace:
         """
         n, t = prompts.ids.shape
         runs = 2 + sources if edited else 1
-        kept = sum(_numbers(model, name, layer, n, t) for name, layer in sites)
+        kept = sum(count_numbers(model, name, layer, n, t) for name, layer in sites)
         return model.dtype.itemsize * (runs * n * t * (model.n_layers + 1) * model.d_model + kept)
 
     def _allow(self, keys: Iterable[Key], what: str) -> None:
@@ -108,7 +84,7 @@ class Trace:
             BadInput: that is more than the limit; the message says how much, and what to do.
         """
         n, t = self.prompts.ids.shape
-        more = self.model.dtype.itemsize * sum(_numbers(self.model, *key, n, t) for key in keys)
+        more = self.model.dtype.itemsize * sum(count_numbers(self.model, *key, n, t) for key in keys)
         if self.holds + more > self.limit:
             raise BadInput(
                 f"A trace of {n:,} prompts x {t:,} tokens{f' {what}' if what else ''} would hold about "
@@ -156,7 +132,7 @@ class Trace:
     def _gather(self, kept: dict[Key, Tensor], found: dict[Key, Tensor], rows: slice) -> None:
         """Put the sites of some prompts among those of all."""
         for key, x in found.items():
-            dims = _positions(key[0])
+            dims = position_axes(key[0])
             if key not in kept:
                 kept[key] = self._room(x, dims)
             _put(kept[key], x, rows, dims)
@@ -228,7 +204,7 @@ class Trace:
         for some, seen in self.each(layer, sites):
             at = positions[some]
             for name, x in seen.items():
-                dim = _positions(name)[0]
+                dim = position_axes(name)[0]
                 row = x.movedim(dim, 1)[torch.arange(len(x), device=x.device), at.to(x.device)]
                 missing = self.prompts.n_positions - row.shape[-1] if name == "pattern" else 0
                 found[name].append(torch.nn.functional.pad(row, (0, missing)) if missing else row)
@@ -249,9 +225,9 @@ class Trace:
             if not missing:
                 yield one.rows, {name: x for name, x in have.items() if x is not None}
                 continue
-            for rows, found in self._recompute(one, layer, missing):
-                part = slice(rows.start - one.rows.start, rows.stop - one.rows.start)
-                yield rows, {n: found[n, layer] if x is None else x[part] for n, x in have.items()}
+            for part, found in self._recompute(one, layer, missing):
+                held = {name: self._held(name, layer, part) for name in sites}
+                yield part.rows, {name: found[name, layer] if x is None else x for name, x in held.items()}
 
     def block(self, layer: int, sites: Iterable[str]) -> dict[str, Tensor]:
         """Several sites of one layer at once, computed together and not kept (padding is not marked in them)."""
@@ -322,7 +298,7 @@ class Trace:
         if whole is None or one is None:
             return whole
         part = whole[one.rows]
-        for d in _positions(site):
+        for d in position_axes(site):
             part = part.narrow(d, 0, one.prompts.n_positions)
         return part
 
@@ -341,7 +317,7 @@ class Trace:
     def _replays(self, layer: int) -> bool:
         return self.model.certificate.refusal(("replay",), layer) is None
 
-    def _recompute(self, one: Pass, layer: int, keys: list[Key]) -> Iterator[tuple[slice, dict[Key, Tensor]]]:
+    def _recompute(self, one: Pass, layer: int, keys: list[Key]) -> Iterator[tuple[Pass, dict[Key, Tensor]]]:
         """Sites of a layer for the prompts of one pass; where they do not fit in memory together, in smaller parts."""
         found: dict[Key, Tensor] | None = None
         try:
@@ -350,26 +326,26 @@ class Trace:
             if not out_of_memory(error) or len(one.index) == 1:
                 raise
         if found is not None:
-            yield one.rows, found
+            yield one, found
             return
         yield from self._forwards(one.index, len(one.index) // 2, keys)
 
-    def _forwards(self, index: Sequence[int], size: int, keys: list[Key]) -> Iterator[tuple[slice, dict[Key, Tensor]]]:
+    def _forwards(self, index: Sequence[int], size: int, keys: list[Key]) -> Iterator[tuple[Pass, dict[Key, Tensor]]]:
         """Whole forwards of some prompts, so many at a time, with some sites recorded and nothing else kept."""
 
         def run(some: list[int]) -> tuple[Pass, dict[Key, Tensor]]:
             part = self._pass([index[i] for i in some])
             return part, part.forward(keys)
 
-        for _, (part, found) in in_parts(len(index), size, run):
-            yield part.rows, found
+        for _, made in in_parts(len(index), size, run):
+            yield made
 
     def _run(self, wanted: list[Key]) -> None:
         """Whole forwards of all prompts, for what no single block can tell."""
         size = self._with_logits if ("logits", None) in wanted else len(self.prompts)
         for one in self._passes:
-            for rows, found in self._forwards(one.index, min(size, len(one.index)), wanted):
-                self._gather(self._kept, found, rows)
+            for part, found in self._forwards(one.index, min(size, len(one.index)), wanted):
+                self._gather(self._kept, found, part.rows)
 
     def _masked(self, axes: tuple[str, ...], x: Tensor) -> Tensor:
         """NaN where a position or query is padding."""
@@ -397,26 +373,4 @@ def _put(whole: Tensor, x: Tensor, rows: slice, dims: Sequence[int]) -> None:
         room.copy_(x)
 
 
-def _positions(site: str) -> list[int]:
-    """The axes of a site that are positions."""
-    return [d for d, axis in enumerate(find_site(site).axes) if axis in ("position", "query", "key")]
-
-
-def _numbers(model: Model, site: str, layer: int | None, n: int, t: int) -> int:
-    """How many numbers a site of one layer has, for n prompts of t tokens."""
-    block = model.anatomy.blocks[0 if layer is None else layer]
-    attention, mlp = block.attention, block.mlp
-    widths = {
-        "prompt": n,
-        **dict.fromkeys(("position", "query", "key"), t),
-        "d_model": model.d_model,
-        "vocab": model.vocab_size,
-        "head": 1 if attention is None else attention.n_heads,
-        "kv_head": 1 if attention is None else attention.n_kv_heads,
-        "d_head": 1 if attention is None else attention.d_head,
-        "neuron": model.d_model if mlp is None else mlp.down.weight.shape[0],
-    }
-    return prod(widths[axis] for axis in find_site(site).axes)
-
-
-__all__ = ["LIMIT", "Trace", "check_site"]
+__all__ = ["LIMIT", "Trace"]

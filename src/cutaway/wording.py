@@ -49,9 +49,26 @@ def number(value: SupportsFloat, digits: int = 3) -> str:
 
 
 def signed(value: SupportsFloat, digits: int = 3) -> str:
-    """As `number`, with its sign always."""
+    """As `number`, with its sign always; 0 has none."""
     text = number(value, digits)
-    return text if text.startswith(("-", "—")) else "+" + text
+    return text if text.startswith(("-", "—")) or text == "0" else "+" + text
+
+
+def fixed(value: SupportsFloat, places: int, sign: bool = False) -> str:
+    """A number to so many places behind the point, with its sign always if asked; what is written as 0 has none."""
+    text = f"{float(value):{'+' if sign else ''}.{places}f}"
+    return text.lstrip("+-") if not text.strip("+-0.") else text
+
+
+def in_grid(value: SupportsFloat, most: float, sign: bool = True) -> str:
+    """A number that fits into a cell of a grid whose largest size is `most`: as many places as tell its cells apart."""
+    value = float(value)
+    if not math.isfinite(value) or value == 0:
+        return number(value)
+    if most < 1e-3:
+        return f"{value:{'+' if sign else ''}.0e}"
+    places = 4 if most < 1e-2 else 3 if most < 0.1 else 2 if abs(value) < 10 else 1 if abs(value) < 1e3 else 0
+    return fixed(value, places, sign)
 
 
 def memory(n_bytes: int) -> str:
@@ -77,8 +94,8 @@ def percent(value: SupportsFloat) -> str:
     if math.isnan(value):
         return "—"
     if value in (0.0, 1.0):
-        return f"{100 * value:.0f} %"
-    return f"{100 * value:.2f} %" if value >= 1e-4 else f"{100 * value:.1e} %"
+        return "100 %" if value else "0 %"
+    return f"{100 * value:.2f} %" if abs(value) >= 1e-4 else f"{100 * value:.1e} %"
 
 
 def rank(value: SupportsFloat) -> str:

@@ -103,5 +103,5 @@ class CallLog:
 
 
 def same(a: Tensor | None, b: Tensor | None) -> bool:
-    """Equal bit for bit."""
-    return a is not None and b is not None and a.shape == b.shape and torch.equal(a, b)
+    """Equal bit for bit, on whatever devices."""
+    return a is not None and b is not None and a.shape == b.shape and torch.equal(a, b.to(a.device))

@@ -35,6 +35,24 @@ def relative_error(a: Tensor, b: Tensor, scale: float | None = None) -> float:
     return 0.0 if difference == 0 else difference / scale if scale > 0 else math.inf
 
 
+class Distance:
+    """`relative_error` of tensors that come piece by piece, none of which is kept."""
+
+    def __init__(self) -> None:
+        self._off = self._size = 0.0
+
+    def add(self, a: Tensor, b: Tensor) -> None:
+        a, b = a.detach().to("cpu", torch.float64), b.detach().to("cpu", torch.float64)
+        self._off, self._size = math.hypot(self._off, norm_of(a - b)), math.hypot(self._size, norm_of(b))
+
+    @property
+    def relative(self) -> float:
+        """|a - b| / |b| over everything added; NaN where a value is not finite."""
+        if not math.isfinite(self._off) or not math.isfinite(self._size):
+            return math.nan
+        return 0.0 if self._off == 0 else self._off / self._size if self._size > 0 else math.inf
+
+
 def scalars(values: Any) -> list[float]:
     """The plain numbers among a dictionary's values: what a family may have been told in its configuration."""
     items: Iterable[Any] = values.values()

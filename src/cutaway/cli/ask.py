@@ -55,9 +55,10 @@ def ask(
         opened = open_model(session, name, **given)
         from ..explorer.asking import answered
         from ..explorer.subject import Subject
+        from ..explorer.telling import Teller
 
         subject = Subject(opened, name, given)
-        found = [answered(subject, one, lambda done, total: None) for one in asked]
+        found = [answered(subject, one, Teller()) for one in asked]
     questions = [one.facts() for one in asked]
 
     def show(console: Console) -> None:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..tokens import read_token
 from .group import Command
 from .one_study import one_study
-from .options import engine, gather, model, open_model, output, prompts, speech, token
+from .options import engine, gather, model, open_model, output, prompts, speech
 from .readouts import ANSWER, FOIL
 from .session import Session
 
@@ -57,7 +58,7 @@ def attribution(
         opened = open_model(session, given.pop("model"), **given)
         from ..studies import attribution as room
 
-        settings = room.Settings(tuple(texts), tuple(map(token, answer)), tuple(map(token, foil)), bos, top)
+        settings = room.Settings(tuple(texts), tuple(map(read_token, answer)), tuple(map(read_token, foil)), bos, top)
         session.say("Taking the prediction apart ...")
         return room.run(opened, settings)
 

@@ -135,7 +135,11 @@ def gather(prompt: tuple[str, ...], more: tuple[str, ...], prompt_file: Path | N
 
 
 def standard_input() -> str:
-    """All of standard input, as the run that reads it keeps it (`Session.standard_input`)."""
+    """All of standard input. A run that can be continued keeps it, and gets the same again when it is.
+
+    Raises:
+        BadInput: this run was begun with another. NoRoom: it cannot be kept.
+    """
     context = click.get_current_context(silent=True)
     session = None if context is None else context.find_object(Session)
     return sys.stdin.read() if session is None else session.standard_input()
@@ -143,8 +147,3 @@ def standard_input() -> str:
 
 def _lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line]
-
-
-def token(text: str) -> str | int:
-    """A token as it is written on the command line: text, or `#11` for an id."""
-    return int(text[1:]) if text.startswith("#") and text[1:].isdigit() else text

@@ -11,10 +11,11 @@ import click
 
 from ..errors import BadInput
 from ..saving import document
+from ..tokens import read_token
 from ..wording import label, number, percent, prose, rank, shown_text, signed
 from .deliver import Output
 from .group import Command
-from .options import gather, model, open_model, output, prompts, speech, token
+from .options import gather, model, open_model, output, prompts, speech
 from .session import Session
 from .tables import table
 
@@ -123,7 +124,7 @@ def lens(
         opened = open_model(session, given.pop("model"), **given)
         from ..readout.lenses import lens as read
 
-        found = read(opened.trace(opened.prompts(texts, bos=bos)), top=top_k, of=[token(t) for t in of], site=site)
+        found = read(opened.trace(opened.prompts(texts, bos=bos)), top=top_k, of=[read_token(t) for t in of], site=site)
     out.deliver(lambda: document("lens", lens=found), lambda console: _print_lens(console, found), {
         ".csv": lambda: _lens_csv(found),
         ".html": lambda: _lens_page(found),
@@ -296,7 +297,7 @@ def attribute(
 
 
 def _tokens(texts: tuple[str, ...]) -> list[str | int] | None:
-    return [token(t) for t in texts] or None
+    return [read_token(t) for t in texts] or None
 
 
 def _texts(given: dict[str, Any]) -> tuple[list[str], bool | None]:

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +51,11 @@ class Session:
         self.args = list(args)
         self.command = shlex.join(["cutaway", *args])
         self.resuming: Path | None = None  # the unfinished run that is continued
-        self.unfinished: Path | None = None  # the output of a run that was interrupted and can be continued
+        self.continuing: str | None = None  # the command that continues this run, which was interrupted
         self.where = Where()
-        self.partial: Path | None = None  # where this run is kept until its output is written
+        self.standard_input: Callable[[], str] = lambda: (
+            sys.stdin.read()
+        )  # all of it; of a run that can be continued as kept
         self.quiet = False
         self.debug = bool(os.environ.get("CUTAWAY_DEBUG"))
 
@@ -74,16 +76,6 @@ class Session:
             if self.quiet or not sys.stderr.isatty():
                 _hush()
             yield
-
-    def standard_input(self) -> str:
-        """All of standard input. A run that can be continued keeps it, and gets the same again when it is.
-
-        Raises:
-            BadInput: this run was begun with another. NoRoom: it cannot be kept.
-        """
-        from .unfinished import kept_input
-
-        return sys.stdin.read() if self.partial is None else kept_input(self, self.partial)
 
     # -- how a run ends other than well ---------------------------------------------------------------------------
 
@@ -123,10 +115,8 @@ class Session:
         return 130
 
     def _say_how_to_continue(self) -> None:
-        if self.unfinished is not None:
-            from .unfinished import continuing
-
-            click.echo(f"What was finished is kept. Continue with: {continuing(self.unfinished)}", err=True)
+        if self.continuing is not None:
+            click.echo(f"What was finished is kept. Continue with: {self.continuing}", err=True)
 
     def pipe_closed(self) -> int:
         """Whoever read our output has read enough. Python must not try to flush what is left at exit."""

@@ -81,7 +81,8 @@ def subspace(
     def make() -> Study:
         opened = open_model(session, loading.pop("model"), **loading)
         from ..geometry.subspaces import save_subspaces
-        from ..studies.subspace.run import Settings, study_of
+        from ..studies.subspace.run import study_of
+        from ..studies.subspace.settings import Settings
 
         session.say("Fitting and removing subspaces ...")
         done, spaces = study_of(opened, Settings(layers=chosen, **given))

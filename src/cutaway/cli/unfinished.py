@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -94,7 +95,7 @@ def unfinished(session: Session, out: Path, force: bool) -> Iterator[None]:
     try:
         with exclusive(folder, out):
             begun = _begin(session, folder, force)
-            session.partial = folder
+            session.standard_input = partial(kept_input, session, folder)
             sweep_up(out.parent, out.name)
             if begun and not force and _there(out):  # it died after its output was written
                 _remove(folder)
@@ -108,8 +109,9 @@ def unfinished(session: Session, out: Path, force: bool) -> Iterator[None]:
                 _remove(folder)
                 raise
             except (KeyboardInterrupt, NoRoom, Unfinished):
-                session.unfinished = out if _kept(folder) else None
-                if not session.unfinished:
+                if _kept(folder):
+                    session.continuing = continuing(out)
+                else:
                     _remove(folder)
                 raise
             except BaseException:

@@ -63,7 +63,8 @@ def vector_arithmetic(
 
     def make() -> Study:
         opened = open_model(session, loading.pop("model"), **loading)
-        from ..studies.vector_arithmetic.run import Settings, study_of
+        from ..studies.vector_arithmetic.run import study_of
+        from ..studies.vector_arithmetic.settings import Settings
 
         session.say("Adding vectors ...")
         done, vector = study_of(opened, Settings(**given))

@@ -12,9 +12,9 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import BadInput, Refused
+from ..places import check_site
 from ..prompts import Prompts
 from ..sites import site as find_site
-from ..trace import check_site
 from .operations import Operation
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ of n tokens with their prompt and position, and returns the new ones. It knows n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -124,11 +124,10 @@ class Reference:
         if unknown:
             raise BadInput(f"A mean can be taken by position, role or template, not by {', '.join(sorted(unknown))}.")
 
-    def keys(self, prompts: Prompts) -> list[list[tuple]]:
+    def keys(self, prompts: Prompts) -> Iterator[list[tuple]]:
         """The key of each real token, prompt by prompt."""
         templates = prompts.templates or prompts.families
         shared = [r for r in self.prompts.roles if r in prompts.roles]
-        found = []
         for i, length in enumerate(prompts.lengths.tolist()):
             roles: dict[int, list[str]] = {}
             for name in shared:
@@ -138,8 +137,7 @@ class Reference:
                 "role": [tuple(roles.get(t, ())) for t in range(length)],
                 "template": [templates[i]] * length,
             }
-            found.append(list(zip(*(parts[b] for b in self.by), strict=True)) if self.by else [()] * length)
-        return found
+            yield list(zip(*(parts[b] for b in self.by), strict=True)) if self.by else [()] * length
 
     def table(self) -> dict[tuple, int]:
         """Key -> row of the table of means."""

@@ -140,9 +140,9 @@ class EditTap:
             chosen = change.keys[self.runs.chosen.numpy()][prompts][:, :width]
             keys[:, : chosen.shape[1]] = chosen
             new = torch.where(torch.from_numpy(keys).to(new.device)[:, None], new, old)
+        del old  # as large as the rows
         columns, exist = self._columns(task.variant, prompts, width)
         n, at = np.nonzero(exist)
         n_, at_, column = (torch.from_numpy(x).to(value.device) for x in (n, at, columns[n, at]))
-        old_rows = old_rows.clone()
         old_rows[n_, :, column] = new[n_, :, at_]
         value[row, index] = old_rows

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from .work import AtHand, Parts, Work
+from .work import Arrays, AtHand, Work
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Shard:
 
     group: int
     block: int
-    parts: Parts
+    parts: Arrays
     why: str = ""
     cell: int | None = None  # of the grid, where the reason is in one
 

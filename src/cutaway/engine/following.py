@@ -36,6 +36,11 @@ def recorded_tokens(base: Prompts, sources: Iterable[Prompts], following: bool) 
     return int(sum((base.lengths - start).clamp_min(0).sum() for start in (0, *starts)))
 
 
+def recorded_together(base: Prompts, sources: Iterable[Prompts], following: bool) -> int:
+    """Runs that are recorded in one forward: the base's, and those of sources that are not run from where they part."""
+    return 1 + sum(not (following and parting(base, s)) for s in sources)
+
+
 def follow(model: Model, base: Run, other: Prompts, start: int, wanted: Iterable[Key]) -> Run | None:
     """A run of prompts that equal the base's before `start`; the base was recorded with its calls, keys and values.
 

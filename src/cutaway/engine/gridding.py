@@ -34,7 +34,7 @@ from ..trace import LIMIT
 from ..wording import memory
 from .editing import EditTap, Task, whole_rows
 from .engines import chosen_engine
-from .following import recorded_tokens
+from .following import recorded_together, recorded_tokens
 from .lost import Lost, unfinished
 from .paths import engine
 from .plan import TOKENS, Plan, compile_cells, make_plan
@@ -118,6 +118,7 @@ def sweep(
         reads=reads,
         n_cells=len(grid.cells),
         recorded=recorded_tokens(base, sources, ways.rules is not None),
+        together=recorded_together(base, sources, ways.rules is not None),
         logits=readings.whole_rows,
         numbers=(3 + (len(metrics) > 1) + (screen is not None)) * sum(width_of(m, readings) for m in metrics),
     )

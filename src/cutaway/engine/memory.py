@@ -19,6 +19,16 @@ COPIES = 4
 LOGITS = 5
 """Tensors of whole rows of logits that live at once while a metric reads them."""
 
+SCORES = 3
+"""Tensors [head, query, key] that live at once where attention makes its pattern: scores, masked scores, softmax."""
+
+PATTERNS = 6
+"""The same where a pattern is edited: the model's and a copy, and of the edited tokens the old rows as they were and by
+position, the source's, and the new ones."""
+
+MASKS, COLUMNS = 2, 5
+"""Tensors [query, key] that live at once, and 64-bit ones that say which column of an edited pattern is which key."""
+
 KEPT = 1.5
 """What an allocator holds over what is alive: freed blocks of the wrong size. Measured on Linux, on the CPU."""
 
@@ -38,6 +48,7 @@ class Sizes:
     neurons: int
     vocab: int
     number: int  # bytes
+    patterns: bool = False  # its attention makes them whole; else only where they are recorded or edited
 
     def site(self, site: str, positions: int) -> int:
         """Of a recorded site; what entered the blocks is kept anyway."""
@@ -73,8 +84,10 @@ def estimate(
     prefix: int,
     copied: int,
     runs: int,
+    together: int,
     sites: Iterable[tuple[str, int]],
     answers: int,
+    reference: tuple[int, int],
     logits: int,
     cells: int,
     results: int,
@@ -85,25 +98,38 @@ def estimate(
         prompts: of the largest group; positions: of the longest prompt.
         wave_tokens: of one prompt in the largest wave; prefix: recorded positions before them; copied: how many of
             these are there once a variant, for variants that are rows of their own.
-        runs: recorded runs, the base's and its sources'; sites: recorded in each of them.
+        runs: recorded runs, the base's and its sources', of which so many `together` in one forward; sites: recorded
+            in each of them.
         answers: layers whose attention's output is kept.
+        reference: prompts that are run at once for the means of an ablation, and the positions of the longest.
         logits: whole rows of logits that metrics hold at once.
         cells: of the grid; results: numbers in the result's arrays.
     """
-    tokens = prompts * positions
+    recorded = set(sites)
+    edited = {site for site, _ in recorded}
     stream = (n_layers + 1) * sizes.d_model
-    inside = sum(sizes.site(site, positions) for site, _ in set(sites))
-    kept = tokens * (runs * (stream + inside) + n_layers * sizes.keys_values + answers * sizes.d_model)
-    making = tokens * runs * COPIES * sizes.widest
+    patterns = SCORES if sizes.patterns or "pattern" in edited else 0
+
+    def inside(positions: int) -> int:  # of the recorded sites, a token
+        return sum(sizes.site(site, positions) for site, _ in recorded)
+
+    def running(positions: int) -> int:  # in one block of it, a token
+        return COPIES * sizes.widest + patterns * sizes.heads * positions
+
+    tokens = prompts * positions
+    kept = runs * (stream + inside(positions) + positions) + n_layers * sizes.keys_values + answers * sizes.d_model
+    making = tokens * together * running(positions)
+    n, width = reference
+    float64 = 3 * inside(width)  # the real tokens of a site, as they are and in double precision
+    means = n * width * (stream + inside(width) + max(running(width), float64))
     here = prompts * wave_tokens
     seen = prompts * (prefix + copied + wave_tokens)
-    scores = (
-        sizes.heads * here * (prefix + wave_tokens) if any(s in ("q", "k", "v", "pattern") for s, _ in sites) else 0
-    )
-    wave = here * (4 * sizes.d_model + COPIES * sizes.widest) + 2 * seen * sizes.keys_values + 3 * scores
-    masks = 2 * here * (prefix + wave_tokens)
+    scores = PATTERNS if "pattern" in edited else SCORES if sizes.patterns or edited & {"q", "k", "v"} else 0
+    wave = here * (4 * sizes.d_model + COPIES * sizes.widest + scores * sizes.heads * (prefix + wave_tokens))
+    columns = COLUMNS * 8 // sizes.number if "pattern" in edited else 0
+    wave += 2 * seen * sizes.keys_values + (MASKS + columns) * here * (prefix + wave_tokens)
     return Memory(
-        recorded=int(KEPT * sizes.number * kept),
-        wave=int(KEPT * sizes.number * max(making, wave + masks, LOGITS * logits * sizes.vocab)),
+        recorded=int(KEPT * sizes.number * tokens * kept),
+        wave=int(KEPT * sizes.number * max(making, means, wave, LOGITS * logits * sizes.vocab)),
         results=CELL * cells + 8 * results,
     )

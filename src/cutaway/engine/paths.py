@@ -101,6 +101,7 @@ def _sizes(model: Model) -> Sizes:
         neurons=max([b.mlp.n_neurons for b in blocks if b.mlp is not None], default=model.d_model),
         vocab=model.vocab_size,
         number=model.dtype.itemsize,
+        patterns=any(not a.plan.fused for a in attention),
     )
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..edits.cells import Cell, Change
-from ..edits.operations import unique
+from ..edits.operations import Mean, Operation, unique
+from ..parts import at_once
 from ..wording import memory as amount
 from .memory import Memory, Sizes, estimate
 
@@ -232,6 +233,7 @@ def make_plan(
     n_cells: int,
     budget: int = TOKENS,
     recorded: int | None = None,
+    together: int | None = None,
     logits: int = 0,
     estimated: int = 0,
     numbers: int | None = None,
@@ -244,6 +246,7 @@ def make_plan(
         n_cells: of the whole grid.
         budget: tokens a chunk may hold.
         recorded: tokens of the runs that are recorded before, the base's and each source's (default: the base's).
+        together: of those runs, how many are recorded in one forward (default: all of them).
         logits: whole rows of logits that metrics hold at once.
         estimated: cells that can differ and are not run.
         numbers: that the result has for a cell and a prompt, in all its arrays (default: three a read position).
@@ -259,6 +262,7 @@ def make_plan(
     work = [sum(variants[i].flops for i in chunk) * size // n_prompts + CALL * shape.n_layers for chunk in chunks]
     longest = max((sum(end - variants[i].first for i in chunk) for chunk in chunks), default=0)
     changes = [c for v in variants for c in v.all_changes]
+    runs = 1 + len(unique(s for c in changes for s in c.operation.sources))
     memory = estimate(
         shape.sizes,
         shape.n_layers,
@@ -267,9 +271,11 @@ def make_plan(
         wave_tokens=max(longest, int(lengths.max())) if shape.full else longest,
         prefix=max((v.first for v in variants), default=0),
         copied=max((_copied([variants[i] for i in chunk], end) for chunk in chunks), default=0),
-        runs=1 + len(unique(s for c in changes for s in c.operation.sources)),
+        runs=runs,
+        together=runs if together is None else min(runs, together),
         sites=[*((c.site, c.layer) for c in changes), *beside(variants)],
         answers=len(half_way(variants)),
+        reference=max((_together(c.operation) for c in changes), default=(0, 0)),
         logits=min(logits, max((len(c) for c in chunks), default=1) * reads.shape[1]),
         cells=n_cells,
         results=n_cells * n_prompts * (3 * reads.shape[1] if numbers is None else numbers),
@@ -300,6 +306,14 @@ def _copied(chunk: Sequence[Variant], end: int) -> int:
     first = chunk[0].first
     rows = next((i for i, v in enumerate(chunk) if v.first != first), len(chunk))
     return rows * first if as_rows(rows, first, end - first) else 0
+
+
+def _together(operation: Operation) -> tuple[int, int]:
+    """Reference prompts that are run at once for a mean, and their positions."""
+    if not isinstance(operation, Mean):
+        return 0, 0
+    prompts = operation.reference.prompts
+    return min(len(prompts), at_once(prompts, TOKENS)), prompts.n_positions
 
 
 def half_way(variants: Sequence[Variant]) -> list[int]:

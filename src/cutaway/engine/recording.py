@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..anatomy import Block, steady
-from ..calls import BlockCall, BlockRules, Enough, Keep, capture
+from ..calls import BlockCall, BlockRules, Enough, capture
 from ..edits.cells import Change
 from ..edits.operations import Mean, Reference, unique
 from ..finite import require_finite
@@ -62,7 +62,7 @@ def record(
     everything = together(prompts) if len(prompts) > 1 else prompts[0]
     logits = None
     with steady(model.hf), Hooks() as hooks:
-        kept = capture(hooks, model, calls, rules)
+        kept = capture(hooks, model, calls, rules, len(prompts[0]))
         for block in model.anatomy.blocks:
             hooks.before(block.module, before)
             quicken_activation(hooks, block, model.device)
@@ -82,7 +82,7 @@ def record(
         runs.append(Run([x[rows] for x in stream], sites, batch=len(everything), logits=own))
         start += len(some)
     runs[0].calls = calls
-    runs[0].cache = [_kept(k, len(prompts[0])) for k in kept]
+    runs[0].cache = [None if k.k is None or k.v is None else (k.k.detach(), k.v.detach()) for k in kept]
     runs[0].answers = {layer: found[0] for layer, found in given.items()}
     return runs
 
@@ -105,17 +105,12 @@ def _answer(hooks: Hooks, block: Block, n: int, batch: int) -> list[Answer]:
     return found
 
 
-def _kept(keep: Keep, n: int) -> tuple[Tensor, Tensor] | None:
-    return None if keep.k is None or keep.v is None else (keep.k[:n].detach(), keep.v[:n].detach())
-
-
 def mean_table(model: Model, reference: Reference, wanted: Iterable[Key]) -> dict[Key, Tensor]:  # [key, ...]
     """The mean of each site over the reference tokens of each key, summed in float64."""
     wanted = list(wanted)
     table = reference.table()
     sums: dict[Key, Tensor] = {}
     counts = torch.zeros(len(table), dtype=torch.float64)
-    keys = reference.keys(reference.prompts)
 
     def run_of(index: list[int]) -> tuple[Prompts, Run]:
         some = reference.prompts.part(index)
@@ -123,9 +118,9 @@ def mean_table(model: Model, reference: Reference, wanted: Iterable[Key]) -> dic
         require_finite(model, some, run.stream[-1], "Reference prompt")
         return some, run
 
-    for index, (some, run) in in_parts(len(reference.prompts), at_once(reference.prompts, TOKENS), run_of):
+    for _, (some, run) in in_parts(len(reference.prompts), at_once(reference.prompts, TOKENS), run_of):
         mask = some.mask
-        rows = torch.tensor([table[key] for i in index for key in keys[i]])
+        rows = torch.tensor([table[key] for keys in reference.keys(some) for key in keys])
         counts.index_add_(0, rows, torch.ones(len(rows), dtype=torch.float64))
         for key in wanted:
             name, layer = key
@@ -134,6 +129,7 @@ def mean_table(model: Model, reference: Reference, wanted: Iterable[Key]) -> dic
             if key not in sums:
                 sums[key] = torch.zeros(len(table), *real.shape[1:], dtype=torch.float64)
             sums[key].index_add_(0, rows, real)
+        del run, values, real  # before the next part is run
     return {k: (s / counts.reshape(-1, *[1] * (s.dim() - 1))) for k, s in sums.items()}
 
 

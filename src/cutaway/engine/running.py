@@ -13,7 +13,7 @@ from ..resume.shards import Store
 from .engines import Engine, Queue, Shard
 from .lost import Lost
 from .plan import Plan
-from .work import Parts, Work
+from .work import Arrays, Work
 
 Progress = Callable[[int, int], None]
 
@@ -46,13 +46,14 @@ def run(work: Work, engine: Engine, done: Progress | None = None, store: Store |
         if done:
             done(count // len(plan.groups), len(plan.variants))
 
-    def put(group: int, blocks: Mapping[int, Parts]) -> None:
+    def put(group: int, blocks: Mapping[int, Arrays]) -> None:
         for block, parts in blocks.items():
             found.put(group, block, parts)
         if blocks:
             tell(_cells(plan, blocks))
 
-    before: dict[int, dict[int, Parts]] = {}  # what a store has, of groups of which no other shard has come yet
+    # what a store has of groups of which no other shard has come yet, and which blocks of it are used
+    before: dict[int, tuple[dict[int, Arrays], list[int]]] = {}
     for group in range(len(plan.groups)):
         stored = {} if store is None else found.stored(store, group)
         finished = _of_one_run(stored)
@@ -62,7 +63,7 @@ def run(work: Work, engine: Engine, done: Progress | None = None, store: Store |
         missing = [block for block in range(len(plan.blocks)) if block not in finished]
         queue.add(group, missing)
         if finished and missing:
-            before[group] = stored
+            before[group] = stored, list(finished)
     lost: list[Shard] = []
     warned = False
     with closing(engine(work, queue, tell)) as shards:
@@ -70,15 +71,14 @@ def run(work: Work, engine: Engine, done: Progress | None = None, store: Store |
             if shard.why:
                 lost.append(shard)
                 continue
-            stored = before.pop(shard.group, {})
+            stored, used = before.pop(shard.group, ({}, []))
             if not found.agrees(shard.group, shard.parts):
                 if stored:
                     print(_AGAIN, file=sys.stderr)
-                    used = _of_one_run(stored)
                     fits = {b: parts for b, parts in stored.items() if _same_run(parts, shard.parts)}
                     fits.pop(shard.block, None)
                     tell(-_cells(plan, used))
-                    queue.add(shard.group, list(used))
+                    queue.add(shard.group, used)
                     queue.drop(shard.group, fits)
                     found.forget(shard.group)
                     put(shard.group, fits)
@@ -113,7 +113,7 @@ class Found:
             [] if work.aim is None else [np.full((prompts, n), np.nan) for n in work.aim.widths],
         )
 
-    def stored(self, store: Store, group: int) -> dict[int, Parts]:
+    def stored(self, store: Store, group: int) -> dict[int, Arrays]:
         """The blocks of a group that a store has."""
         blocks = range(len(self.plan.blocks))
         found = {block: store.load(group, block, self._shapes(group, block)) for block in blocks}
@@ -126,7 +126,7 @@ class Found:
         shapes |= {f"base{m}": (prompts, own.shape[-1]) for m, own in enumerate(self.own)}
         return shapes | {f"reference{m}": (prompts, aimed.shape[-1]) for m, aimed in enumerate(self.aimed)}
 
-    def put(self, group: int, block: int, parts: Parts) -> None:
+    def put(self, group: int, block: int, parts: Arrays) -> None:
         """A finished block; with the first of a group what the group has without an edit."""
         which = self.plan.groups[group]
         if group not in self.begun:
@@ -144,7 +144,7 @@ class Found:
         """Begin a group anew."""
         self.begun.discard(group)
 
-    def agrees(self, group: int, parts: Parts) -> bool:
+    def agrees(self, group: int, parts: Arrays) -> bool:
         """Whether a shard's unedited run has the bits that its group had before, if there is anything of it."""
         which = self.plan.groups[group]
         return group not in self.begun or _same_run({f"base{m}": own[which] for m, own in enumerate(self.own)}, parts)
@@ -154,9 +154,9 @@ def _cells(plan: Plan, blocks: Iterable[int]) -> int:
     return sum(len(plan.cells_of(block)) for block in blocks)
 
 
-def _of_one_run(stored: Mapping[int, Parts]) -> dict[int, Parts]:
+def _of_one_run(stored: Mapping[int, Arrays]) -> dict[int, Arrays]:
     """The most blocks that are of one and the same unedited run."""
-    runs: list[dict[int, Parts]] = []
+    runs: list[dict[int, Arrays]] = []
     for block, parts in stored.items():
         for run in runs:
             if _same_run(next(iter(run.values())), parts):
@@ -167,6 +167,6 @@ def _of_one_run(stored: Mapping[int, Parts]) -> dict[int, Parts]:
     return max(runs, key=len, default={})
 
 
-def _same_run(one: Parts, two: Parts) -> bool:
+def _same_run(one: Arrays, two: Arrays) -> bool:
     """Whether two shards come from the same bits of an unedited run."""
     return all(np.array_equal(v, two[name], equal_nan=True) for name, v in one.items() if name.startswith("base"))

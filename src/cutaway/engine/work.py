@@ -30,7 +30,7 @@ from .runs import Recorded
 if TYPE_CHECKING:
     from ..model import Model
 
-Parts = dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 """The arrays of a shard: of each metric m `value{m}` [cell of the block, prompt of the group, read], and what the group
 has without an edit, `base{m}` and `reference{m}` [prompt of the group, read]."""
 
@@ -95,7 +95,7 @@ class AtHand:
             self.own = [own[:, 0] for own in work.readings(self.before, self.which, self.before)]
             self.aimed = [] if work.aim is None else work.aim.of(self.runs, self.which, self.before)
 
-    def shard(self, block: int, tell: Callable[[int], None]) -> Parts:
+    def shard(self, block: int, tell: Callable[[int], None]) -> Arrays:
         """Run one block of chunks. `tell` is called with the number of cells that were done since the last time."""
         plan, cells = self.work.plan, len(self.work.plan.cells_of(block))
         values = [np.repeat(own[None], cells, axis=0) for own in self.own]
@@ -105,7 +105,7 @@ class AtHand:
                 self._chunk([plan.variants[i] for i in chunk], [v[start : start + len(chunk)] for v in values])
                 start += len(chunk)
                 tell(len(chunk))
-        parts: Parts = {f"value{m}": value for m, value in enumerate(values)}
+        parts: Arrays = {f"value{m}": value for m, value in enumerate(values)}
         parts |= {f"base{m}": own for m, own in enumerate(self.own)}
         return parts | {f"reference{m}": aimed for m, aimed in enumerate(self.aimed)}
 

@@ -132,7 +132,7 @@ def _stream(worker: Worker, questions: list[Any], whole: bool) -> Response:
             while True:
                 event, data = await events.get()
                 yield _event(event, data)
-                if event != "progress":
+                if event not in ("progress", "early"):
                     return
         finally:
             job.gone.set()

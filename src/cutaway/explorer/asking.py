@@ -5,9 +5,10 @@ from __future__ import annotations
 from .answer import Answer
 from .question import Question
 from .subject import Subject
+from .telling import Teller
 
 
-def answered(subject: Subject, question: Question, progress: object) -> Answer:
+def answered(subject: Subject, question: Question, tell: Teller) -> Answer:
     """The answer. This is where the parts of the library that need torch are imported.
 
     Raises:
@@ -24,4 +25,4 @@ def answered(subject: Subject, question: Question, progress: object) -> Answer:
         "grid": pairing.grid,
         "edit": changing.edited,
     }
-    return kinds[question.kind](subject, question, progress)  # type: ignore[arg-type]
+    return kinds[question.kind](subject, question, tell)

@@ -2,170 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..edits.cells import Edit
-from ..edits.making import ablate, add, patch
-from ..edits.removals import project_out
-from ..errors import BadInput
-from ..prompts import Prompts
-from ..sites import SITES, Place
 from ..tokens import shown
 from ..top import top_table
 from ..views import Cell, Table, shade_of
-from ..wording import number, percent, prose, quoted, shown_text, signed
+from ..wording import number, percent, shown_text, signed
 from . import written
 from .answer import Answer
-from .control import (
-    OTHER_HEAD,
-    OTHER_TOKEN,
-    OTHER_WORD,
-    SAME_LENGTH,
-    other_words,
-    patched_from,
-    same_length,
-    same_weight,
-)
-from .limits import DRAWS
+from .control import OTHER_HEAD, OTHER_TOKEN, OTHER_WORD, SAME_LENGTH
+from .made import controls_of, edit_of, value_at, where_of
 from .question import FROM, METRICS, Question
 from .spread import spread
 from .subject import Subject
-from .sweeps import Progress, sweeps
+from .sweeps import sweeps
+from .telling import Teller
 
 UNITS = {"logit_diff": "logits", "log_prob": "nats", "prob": "probability", "kl": "nats"}
 DID = {"patch": "Patching", "zero": "Zeroing", "add": "Adding to", "remove": "Removing from"}
 
+Spreads = Mapping[str, Mapping[str, Sequence[float]]]
+"""Of each control and metric the draws; none where they are still being made."""
 
-def edited(subject: Subject, question: Question, progress: Progress) -> Answer:
-    """The prompt's run with one change, beside the run without it and beside runs with a change that means nothing."""
+
+def edited(subject: Subject, question: Question, tell: Teller) -> Answer:
+    """The prompt's run with one change, beside the run without it and beside runs with a change that means nothing.
+
+    `tell` hears of the change itself as soon as it is measured; its controls take longer.
+    """
     model, place = subject.model, question.at
     answer, foil = subject.targets(question)
     trace = subject.trace(question.text, answer, foil)
     base = trace.prompts
     source = subject.prompts(question.other, answer, foil) if question.other else None
-    where = _where(question, base)
-    edit, line, named = _edit(subject, question, trace, source, where)
+    where = where_of(question, base)
+    edit, line, named = edit_of(subject, question, trace, source, where)
     after_trace = model.trace(base, edits=edit)
-    change = _at(after_trace, place, question.key) - _at(trace, place, question.key)
-    controls, lines = _controls(subject, question, base, source, change, where)
-    draws = sweeps(model, base, {"": edit, **controls}, list(METRICS), progress)
-    found = draws.pop("")
+    old, new = (value_at(run, place, question.key) for run in (trace, after_trace))
+    controls, lines = controls_of(subject, question, base, source, new - old, where)
+    found = sweeps(model, base, {"": edit}, list(METRICS), Teller())[""]
     before, after, effect = (_of(found, what) for what in ("base", "value", "effect"))
-    quantity = f"logit({shown(answer)}) - logit({shown(foil)})"
-    names = {"logit_diff": quantity, "log_prob": f"log-probability of {shown(answer)}",
-             "prob": f"probability of {shown(answer)}", "kl": "KL from the run before"}  # fmt: skip
-    spreads = {
-        name: {m: draw["effect"].sel(metric=m).values.ravel().astype(float).tolist() for m in METRICS}
-        for name, draw in draws.items()
-    }
+    choices = _choices(subject, trace.logits_at(-1)[0], after_trace.logits_at(-1)[0])
+    quantity = f"logit({subject.shown(answer)}) - logit({subject.shown(foil)})"
+    names = {"logit_diff": quantity, "log_prob": f"log-probability of {subject.shown(answer)}",
+             "prob": f"probability of {subject.shown(answer)}", "kl": "KL from the run before"}  # fmt: skip
     metric = question.metric
-    picture = spread(effect[metric], {n: s[metric] for n, s in spreads.items()}, names[metric], UNITS[metric])
     written_place = f"{place}" + ("" if question.key is None else f"{FROM}{question.key}")
     did = f"{DID[question.edit]} {written_place}{named}"
-    sentences = [
-        _sentence(did, names[metric], before[metric], after[metric], effect[metric], metric),
-        *(_compared(name, s[metric], effect[metric]) for name, s in spreads.items()),
-        "One prompt, one place: this says nothing about other prompts, and a small effect does not mean unused.",
-    ]
+    short = f"{DID[question.edit]} {written_place}: {_moved(metric, effect[metric])}"
+    says = [_sentence(did, names[metric], before[metric], after[metric], effect[metric], metric)]
+    if not bool((new - old).abs().max() > 0):
+        says.append("The edit changes nothing there: what is put in is what stood there already.")
     if question.key is not None:
-        sentences.insert(1, _weights(_at(trace, place, question.key), _at(after_trace, place, question.key)))
-    if not bool(change.abs().max() > 0):
-        sentences.insert(1, "The edit changes nothing there: what is put in is what stood there already.")
-    numbers = _metrics(names, before, after, effect, spreads)
-    return Answer(
-        f"{did}: before | after",
-        sentences,
-        [picture, numbers, _choices(subject, trace.logits[0, -1], after_trace.logits[0, -1])],
-        written.python(
-            subject,
-            question,
-            answer,
-            foil,
-            line,
-            f"metrics = {list(METRICS)!r}",
-            "found = cutaway.sweep(m, base, edit, metric=metrics)",
-            'print(found["effect"].to_series())',
-            "from cutaway.top import top_table",
-            "print(m.top(base).to_dataframe())  # before, and after:",
-            "print(top_table(m.trace(base, edits=edit).logits[0, -1], m.tokenizer, 10).to_dataframe())",
-            *lines,
-        ),
-        written.asking(subject, question),
-        {
-            "place": written_place,
-            "edit": question.edit,
-            "before": before,
-            "after": after,
-            "effect": effect,
-            "control": spreads,
-        },
+        says.append(_weights(old, new))
+    code = written.python(
+        subject,
+        question,
+        (answer, foil),
+        line,
+        f"metrics = {list(METRICS)!r}",
+        "found = cutaway.sweep(m, base, edit, metric=metrics)",
+        'print(found["effect"].to_series())',
+        "from cutaway.top import top_table",
+        "print(m.top(base).to_dataframe())  # before, and after:",
+        "print(top_table(m.trace(base, edits=edit).logits[0, -1], m.tokenizer, 10).to_dataframe())",
+        *lines,
     )
 
+    def beside(spreads: Spreads) -> Answer:
+        of_metric = {name: one[metric] for name, one in spreads.items()}
+        picture = spread(effect[metric], of_metric, names[metric], UNITS[metric])
+        compared = [_compared(name, draws, effect[metric]) for name, draws in of_metric.items()]
+        last = "One prompt, one place: this says nothing about other prompts, and a small effect does not mean unused."
+        return Answer(
+            f"{did}: before | after",
+            [*says, *compared, last],
+            [picture, choices, _metrics(names, before, after, effect, spreads)],
+            code,
+            written.asking(subject, question),
+            {"said": short, "place": written_place, "edit": question.edit, "before": before, "after": after,
+             "effect": effect, "control": spreads,
+             "p": {n: p for n, d in of_metric.items() if (p := _chance(d, effect[metric]))}},
+        )  # fmt: skip
 
-def _controls(
-    subject: Subject, question: Question, base: Prompts, source: Prompts | None, change: Tensor, where: dict[str, Any]
-) -> tuple[dict[str, Edit], list[str]]:
-    """The edits that mean nothing, by name, and the Python that makes and runs them."""
-    place, model = question.at, subject.model
-    named = ", ".join(f"{k}={v!r}" for k, v in where.items())
-    if question.key is None:
-        made: dict[str, Edit] = {SAME_LENGTH: same_length(place.site, change, DRAWS, **where)}
-        at = f"[{place.site!r}, {place.layer}][0]"
-        lines = [
-            f"change = m.trace(base, edits=edit){at} - m.trace(base){at}",
-            f"controls = {{{SAME_LENGTH!r}: control.same_length({place.site!r}, change, {DRAWS}, {named})}}",
-        ]
-    else:
-        query = where["queries"]
-        made = same_weight(float(change), place.layer, place.head, query, question.key, model.n_heads, DRAWS)  # type: ignore[arg-type]
-        entry = f"{place.head}, {query}, {question.key}"
-        at = f"['pattern', {place.layer}][0, {entry}]"
-        lines = [
-            f"by = float(m.trace(base, edits=edit){at} - m.trace(base){at})",
-            f"controls = control.same_weight(by, {place.layer}, {entry}, m.n_heads, {DRAWS})",
-        ]
-    if question.edit == "patch" and source is not None and isinstance(place.at, int | None):
-        words = other_words(model, base, source, DRAWS)
-        if words:
-            made[OTHER_WORD] = patched_from(place.site, words, **where)
-            lines += [
-                f"words = control.other_words(m, base, source, {DRAWS})",
-                f"controls[{OTHER_WORD!r}] = control.patched_from({place.site!r}, words, {named})",
-            ]
-    return made, [
-        "from cutaway.explorer import control",
-        *lines,
-        "draws = {name: cutaway.sweep(m, base, one, metric=metrics) for name, one in controls.items()}",
-        "for name, one in draws.items():",
-        f'    print(name, one["effect"].sel(metric={question.metric!r}).values.ravel())',
-    ]
-
-
-def _where(question: Question, base: Prompts) -> dict[str, Any]:
-    place = question.at
-    where: dict[str, Any] = {"layers": place.layer}
-    if place.head is not None:
-        where["heads"] = place.head
-    if question.key is None:
-        return where | {"positions": "all" if place.at is None else place.at}
-    query = int(base.at(place.at)[0])  # type: ignore[arg-type]
-    if question.key > query:
-        raise BadInput(
-            f"Token {query} cannot look at token {question.key}, which comes later, so there is no weight to change. "
-            "Choose a key that is not after the query."
-        )
-    return where | {"queries": query, "keys": question.key}
-
-
-def _at(trace: Any, place: Place, key: int | None = None) -> Tensor:  # [position, (head,) width]; of a pattern [1]
-    if key is None:
-        return trace[place.site, place.layer][0]
-    return trace[place.site, place.layer][0, place.head, trace.prompts.at(place.at)[0], key]
+    tell.early(beside({name: dict.fromkeys(METRICS, ()) for name in controls}))
+    draws = sweeps(model, base, controls, list(METRICS), tell)
+    return beside({
+        name: {m: one["effect"].sel(metric=m).values.ravel().astype(float).tolist() for m in METRICS}
+        for name, one in draws.items()
+    })  # fmt: skip
 
 
 def _weights(before: Tensor, after: Tensor) -> str:
@@ -175,78 +105,24 @@ def _weights(before: Tensor, after: Tensor) -> str:
     )
 
 
-def _edit(
-    subject: Subject, question: Question, trace: Any, source: Prompts | None, where: dict[str, Any]
-) -> tuple[Edit, str, str]:
-    """The edit, the Python that makes it, and what is said of it after the place."""
-    place = question.at
-    written_where = ", ".join(f"{k}={v!r}" for k, v in where.items())
-    if question.edit == "patch":
-        assert source is not None
-        line = f"edit = cutaway.patch({place.site!r}, source, {written_where})"
-        return patch(place.site, source, **where), line, f" with its value in “{prose(question.other, 60)}”"
-    if question.edit == "zero":
-        return ablate(place.site, **where), f"edit = cutaway.ablate({place.site!r}, {written_where})", ""
-    vector, how, named = _direction(subject, question, trace, source)
-    if question.edit == "remove":
-        line = f"edit = cutaway.project_out({place.site!r}, v, {written_where})"
-        return project_out(place.site, vector, **where), f"{how}\n{line}", f" {named}"
-    size = _size(_at(trace, place), place)
-    scale = question.scale * size / max(float(vector.norm()), 1e-12)
-    unit = f"scale = {scale:.6g}  # {question.scale:g} x the mean length there / the vector's own"
-    line = f"{how}\n{unit}\nedit = cutaway.add({place.site!r}, v, scale, {written_where})"
-    return add(place.site, vector, scale, **where), line, f" {question.scale:+g} lengths of {named}"
-
-
-def _size(here: Tensor, place: Place) -> float:
-    """How long what stands at the place is, on average over the positions that are edited."""
-    some = here if place.head is None else here[:, place.head]
-    some = some if place.at is None else some[place.at][None]  # type: ignore[index]
-    return float(some.float().norm(dim=-1).mean())
-
-
-def _direction(subject: Subject, question: Question, trace: Any, source: Prompts | None) -> tuple[Tensor, str, str]:
-    place, model = question.at, subject.model
-    if question.toward:
-        if SITES[place.site].axes != ("prompt", "position", "d_model"):
-            raise BadInput(
-                f"A token's direction lies in the stream, not in {place.site}. Choose a place in the stream "
-                "(resid_pre, resid_post, attn_out, mlp_out), or leave the token out and give a second prompt."
-            )
-        toward = subject.token(question.toward)
-        against = [subject.token(question.against)] if question.against else None
-        vector = model.directions([toward], against)[0]
-        named = f"the direction of {quoted(toward)}" + (f" against {quoted(against[0])}" if against else "")
-        return vector, f"v = m.directions([{toward!r}]" + (f", [{against[0]!r}])[0]" if against else ")[0]"), named
-    assert source is not None
-    if not isinstance(place.at, int):
-        raise BadInput("The difference of two prompts needs one position. Write it after the place, as in @-1.")
-    other = subject.trace(question.other)
-    mine, theirs = _at(trace, place)[place.at], _at(other, place)[place.at]
-    index = f"[0, {place.at}]"
-    if place.head is not None:
-        mine, theirs, index = mine[place.head], theirs[place.head], f"[0, {place.at}, {place.head}]"
-    vector = (theirs - mine).flatten()
-    if not bool(vector.norm() > 0):
-        raise BadInput(f"The two prompts have the same value at {place}, so their difference has no direction.")
-    here = f"{place.site!r}, {place.layer}"
-    how = f"v = m.trace(source)[{here}]{index} - m.trace(base)[{here}]{index}"
-    return vector, how, f"the difference to “{prose(question.other, 60)}”"
-
-
 def _of(found: Any, what: str) -> dict[str, float]:
     return {m: float(found[what].sel(metric=m).values.ravel()[0]) for m in METRICS}
 
 
 def _form(metric: str, value: float) -> str:
-    return percent(value) if metric == "prob" else signed(value, 4) if metric != "kl" else number(value, 4)
+    if metric == "kl":
+        return number(max(value, 0.0), 4)  # rounding can make it less
+    return percent(value) if metric == "prob" else signed(value, 4)
 
 
 def _sentence(did: str, what: str, before: float, after: float, effect: float, metric: str) -> str:
     if metric == "kl":
         return f"{did} moves the next-token distribution by {number(after)} nats of KL from the run before."
-    moved = f"{signed(100 * effect)} points" if metric == "prob" else f"{signed(effect)} {UNITS[metric]}"
-    return f"{did} takes {what} from {_form(metric, before)} to {_form(metric, after)} ({moved})."
+    return f"{did} takes {what} from {_form(metric, before)} to {_form(metric, after)} ({_moved(metric, effect)})."
+
+
+def _moved(metric: str, effect: float) -> str:
+    return f"{signed(100 * effect)} points" if metric == "prob" else f"{signed(effect)} {UNITS[metric]}"
 
 
 _CONTROLS = {
@@ -258,25 +134,35 @@ _CONTROLS = {
 
 
 def _compared(name: str, draws: Sequence[float], effect: float) -> str:
-    large = sum(abs(v) >= abs(effect) for v in draws)
+    if not draws:
+        return f"{_CONTROLS[name]}: being drawn …"
     says = (
         f"{_CONTROLS[name]} change it by {signed(np.mean(draws))} on average, {signed(min(draws))} to "
-        f"{signed(max(draws))}; {large} of {len(draws)} are as large"
+        f"{signed(max(draws))}; {_as_large(draws, effect)} of {len(draws)} are as large"
     )
-    return f"{says} (p = {(large + 1) / (len(draws) + 1):.2g})."
+    return f"{says} (p = {_chance(draws, effect):.2g})."
+
+
+def _as_large(draws: Sequence[float], effect: float) -> int:
+    return sum(abs(v) >= abs(effect) for v in draws)
+
+
+def _chance(draws: Sequence[float], effect: float) -> float | None:
+    """p: how likely a draw as large would be if the edit were one of them; None without draws."""
+    return (_as_large(draws, effect) + 1) / (len(draws) + 1) if draws else None
 
 
 def _metrics(
-    names: dict[str, str], before: dict[str, float], after: dict[str, float], effect: dict[str, float], spreads: Any
+    names: dict[str, str], before: dict[str, float], after: dict[str, float], effect: dict[str, float], spreads: Spreads
 ) -> Table:
     rows = []
     for metric, name in names.items():
         row = [name, _form(metric, before[metric]) if metric != "kl" else "—", _form(metric, after[metric])]
         scale, unit = (100, " points") if metric == "prob" else (1, "")
-        row.append(f"{signed(scale * effect[metric])}{unit}")
+        row.append(f"{signed(scale * effect[metric])}{unit}" if metric != "kl" else _form(metric, effect[metric]))
         for draws in spreads.values():
-            low, high = scale * min(draws[metric]), scale * max(draws[metric])
-            row.append(f"{signed(low)} to {signed(high)}{unit}")
+            some = [scale * v if metric != "kl" else max(v, 0.0) for v in draws[metric]]
+            row.append(f"{signed(min(some))} to {signed(max(some))}{unit}" if some else "…")
         rows.append(row)
     columns = ["metric", "before", "after", "change", *(f"control: {n}" for n in spreads)]
     return Table("Every metric before and after, with the range of the control's draws.", columns, rows, ["metric"])

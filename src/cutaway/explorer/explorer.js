@@ -27,7 +27,7 @@ function trouble(error) {
   $("trouble").hidden = false;
   say("");
 }
-function told(what) {
+function told(what, unit = "cells") {
   const start = performance.now();
   return (event, data) => {
     if (event === "started") { say(data.state === "ready" ? `${what} …` : "Loading the model …"); return; }
@@ -35,7 +35,7 @@ function told(what) {
     $("progress").hidden = false;
     if (done === 0) $("progress").removeAttribute("value"); else $("progress").value = done / Math.max(1, total);
     const left = done ? (performance.now() - start) / done * (total - done) / 1000 : 0;
-    say(total > 1 ? `${what}: ${done} of ${total} cells${left > 2 ? `, about ${Math.ceil(left)} s left` : ""}` : `${what} …`);
+    say(total > 1 ? `${what}: ${done} of ${total} ${unit}${left > 2 ? `, about ${Math.ceil(left)} s left` : ""}` : `${what} …`);
   };
 }
 /** Run something that can be stopped, after what runs already, or `instead` of it. */
@@ -70,15 +70,16 @@ function group({ heading, lead, details }) {
 }
 function sections(found, extra) {
   return found.sections.map((one) => {
-    const body = [...paragraphs(one.sentences), ...one.groups.flatMap(group), ...one.parts.map((tree) => cutaway.build(tree))];
+    const body = [...paragraphs(one.sentences), ...one.groups.flatMap(group),
+      make("div", { class: "parts" }, one.parts.map((tree) => make("div", { class: "part" }, cutaway.build(tree))))];
     const heading = make("h2", { tabindex: "-1" }, one.heading);
     return one.folded ? make("details", {}, make("summary", {}, heading), body) : make("section", {}, heading, extra, body);
   });
 }
-function ways(found) {
+function ways(found, buttons) {
   const copies = [["Copy Python", found.python], ["Copy command line", found.shell]].filter(([, text]) => text);
   if (!copies.length) return null;
-  return make("div", { class: "tools ways" },
+  return make("div", { class: "tools ways" }, buttons,
     copies.map(([name, text]) => make("button", { type: "button", click: (e) => copy(text, e.currentTarget) }, name)),
     make("details", { class: "twin" }, make("summary", {}, "Show"), copies.map(([, text]) => make("pre", { tabindex: "0" }, make("code", {}, text)))));
 }
@@ -100,13 +101,31 @@ function together(programs) {
   return programs.map((text) => text.split("\n").filter(fresh).join("\n").trimStart()).join("\n");
 }
 /** Put an answer where it belongs: into `host`, which holds it alone, or before everything else there. */
-function put(host, question, found, more) {
-  const [element] = sections(found, [ways(found), more]);
+function put(host, question, found, buttons = []) {
+  const [element] = sections(found, ways(found, buttons));
   const entry = { question, element, python: found.python };
   if (host === $("changes")) { host.prepend(element); shown.unshift(entry); } else { host.append(element); shown.push(entry); }
   cutaway.enhance(element);
   $("keep").hidden = false;
+  $("intro").hidden = true;
   return element;
+}
+/** Put the whole answer in the place of what was there early; the heading, which is being read, and the buttons stay. */
+function renew(element, found) {
+  const [fresh] = sections(found, null), held = document.activeElement;
+  for (const old of element.querySelectorAll(":scope > :not(h2, .ways)")) old.remove();
+  element.append(...[...fresh.children].filter((one) => one.tagName !== "H2"));
+  cutaway.enhance(element);
+  if (!held.isConnected) element.querySelector("h2").focus({ preventScroll: true });
+}
+/** Say in an early answer that what was to follow will not. */
+function unfinished(element) {
+  const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const node = texts.currentNode;
+    if (/being drawn …$/.test(node.data)) node.data = node.data.replace(/being drawn …$/, "not drawn, it was stopped.");
+    else if (node.data === "…") node.data = "—";
+  }
 }
 function take(element) {
   const at = shown.findIndex((one) => one.element === element);
@@ -156,18 +175,19 @@ function look() {
       if (first) { clear(); closeResults(); looked = base; allowPatch(); tokens = { A: [], B: [] }; first = false; }
       if (question.kind === "tokens") tokens.A = found.facts.tokens;
       const element = put($("answers"), question, found);
-      if (question.kind === "compare") { targets = found.facts; tokens.B = [...element.querySelectorAll("figure.prompt .chip")].map((chip) => chip.textContent); $("answers").append(gridForm(base)); }
+      if (question.kind === "compare") { targets = found.facts; tokens.B = [...element.querySelectorAll("figure.prompt .chip")].map((chip) => chip.textContent); $("answers").append(gridForm(base, found.facts.aligned)); }
     }
     const seconds = ((performance.now() - start) / 1000).toFixed(1);
     say(refused.size ? `The rest took ${seconds} s; what could not be answered is said here.` : `Done in ${seconds} s. Choose a cell, a head or a token to change it.`);
   }, true);
 }
 /** The grid of a pair: what of A restores its answer in B. */
-function gridForm(base) {
+function gridForm(base, aligned) {
   const names = { resid_pre: "the stream, layer x position", attn_out: "attention, layer x position", mlp_out: "MLPs, layer x position", z: "heads, layer x head" };
   const site = make("select", { id: "site" }, (model.grids || Object.keys(names)).map((name) => make("option", { value: name }, names[name] || name)));
   const host = make("div", {});
-  const run = make("button", { type: "submit", class: "primary" }, "Run");
+  const run = make("button", { type: "submit", class: "primary", disabled: !aligned }, "Run");
+  const why = aligned ? null : make("span", { class: "soft" }, "A and B differ in length, so their positions do not correspond. Choose prompts of equal length in tokens.");
   const form = make("form", { class: "bar", submit: (event) => {
     event.preventDefault();
     work(async (signal) => {
@@ -178,7 +198,7 @@ function gridForm(base) {
       say("Patched.");
       element.querySelector("h2").focus();
     });
-  } }, make("label", {}, "Put what A has into B, place by place: ", site), run);
+  } }, make("label", {}, "Put what A has into B, place by place: ", site), run, why);
   return make("section", { id: "grid" }, make("h2", {}, "What restores A’s answer in B"), form, host);
 }
 function change(edit) {
@@ -191,14 +211,26 @@ function change(edit) {
   if (!question.place) { $("place").focus(); trouble(new Refused({ what: "No place is chosen.", why: "", do: "Choose a cell, a head or a token, or type a place such as L3.resid_post@-1." })); return; }
   const from = chosenAt;
   work(async (signal) => {
-    const found = await ask("/api/ask", question, told("Changing"), signal);
     const back = make("button", { type: "button", click: () => { (from?.isConnected ? from : $("place")).focus(); from?.scrollIntoView?.({ block: "center" }); } }, "Back to the place");
     const gone = make("button", { type: "button", click: () => { take(element); $("place").focus(); } }, "Remove this");
-    const element = put($("changes"), question, found, make("div", { class: "tools" }, back, gone));
-    say(found.sections[0].sentences[0] || "Changed.");
-    const heading = element.querySelector("h2");
-    heading.focus({ preventScroll: true });
-    heading.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+    let element = null, hear = told("Changing");
+    const show = (found) => {
+      element = put($("changes"), question, found, [back, gone]);
+      const heading = element.querySelector("h2");
+      heading.focus({ preventScroll: true });
+      heading.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+    };
+    try {
+      const found = await ask("/api/ask", question, (event, data) => {
+        if (event !== "early") { hear(event, data); return; }
+        show(data);
+        hear = told(`${data.facts.said}. Drawing the control`, "draws");
+        hear("progress", { done: 0, total: 1 });
+      }, signal);
+      if (element) renew(element, found); else show(found);
+      const chance = Object.values(found.facts.p).map((p) => p.toPrecision(2)).join(", ");
+      say(`${found.facts.said}.${chance ? ` Against the control: p = ${chance}.` : ""}`);
+    } catch (error) { if (element) unfinished(element); throw error; }
   });
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
 import secrets
@@ -15,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .limits import BODY, PATIENCE
+from .limits import BODY
 from .refusal import Refusal, bad
 
 HEADERS = {
@@ -63,7 +62,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                if status in (403, 408, 413):
+                if status in (403, 413):
                     headers["connection"] = "close"  # nobody's connection is kept, nor the rest of a body read
             await send(message)
 
@@ -133,25 +132,15 @@ class Guard:
 
 
 def _counted(receive: Receive) -> Receive:
-    """The same, refusing more than a body may have or longer than it may take, whatever was announced."""
-    seen, until, whole = 0, 0.0, False
+    """The same, refusing more than a body may have, whatever was announced."""
+    seen = 0
 
     async def counted() -> Message:
-        nonlocal seen, until, whole
-        if whole:  # what comes now is that the asker left, whenever that is
-            return await receive()
-        now = asyncio.get_running_loop().time()
-        until = until or now + PATIENCE
-        try:
-            message = await asyncio.wait_for(receive(), until - now)
-        except TimeoutError:
-            raise Refusal(
-                408, "The request did not arrive.", f"It may take {PATIENCE:g} seconds.", "Send it again."
-            ) from None
+        nonlocal seen
+        message = await receive()
         seen += len(message.get("body", b""))
         if seen > BODY:
             raise _too_large()
-        whole = not message.get("more_body", False)
         return message
 
     return counted

@@ -2,12 +2,16 @@
 
 CHARACTERS = 4_000
 """Of a prompt."""
+TYPED = 200
+"""Characters of any other text that is typed, such as a token's."""
 TOKENS = 256
 """Of a prompt; fewer where the model's context is shorter."""
 BODY = 64 * 1024
 """Bytes of a request."""
-PATIENCE = 20.0
-"""Seconds in which a request's body must have arrived."""
+PATIENCE = 10.0
+"""Seconds in which a whole request must have arrived."""
+CONNECTIONS = 64
+"""That are open at once."""
 WAITING = 8
 """Questions that wait or are being answered; one is answered at a time."""
 DRAWS = 20

@@ -20,13 +20,13 @@ from .answer import Answer
 from .limits import WEIGHTS
 from .question import Question
 from .subject import CHOICES, Subject
-from .sweeps import Progress
+from .telling import Teller
 
 
-def tokens(subject: Subject, question: Question, progress: Progress) -> Answer:
+def tokens(subject: Subject, question: Question, tell: Teller) -> Answer:
     """The tokens of the prompt, and what comes next."""
     trace = subject.trace(question.text)
-    table = top_table(trace.logits[0, -1], subject.model.tokenizer, 10)
+    table = top_table(trace.logits_at(-1)[0], subject.model.tokenizer, 10)
     columns = [table[name].values.tolist() for name in ("token", "token_id", "logit", "probability")]
     names, ids = trace.prompts.tokens[0], trace.prompts.ids[0].tolist()
     best, chance = str(columns[0][0]), float(columns[3][0])
@@ -34,8 +34,8 @@ def tokens(subject: Subject, question: Question, progress: Progress) -> Answer:
         "Tokens and next token",
         [f"After “{prose(question.text, 200)}” comes {quoted(best)}, with {percent(chance)}."],
         [token_row(names, ids, question.prompt), next_token_table(*columns)],
-        written.python(subject, question, "", "", "found = m.top(base, k=10)", written.SHOW),
-        written.shell(subject, "top", question.text),
+        written.python(subject, question, (), "found = m.top(base, k=10)", written.SHOW),
+        written.shell(subject, question, "top", [question.text]),
         {"tokens": [shown(t) for t in names], "next": dict(zip(columns[0], columns[3], strict=True))},
     )
 
@@ -66,7 +66,7 @@ def token_row(names: list[str], ids: list[int], prompt: str) -> Picture:
     )
 
 
-def lens_answer(subject: Subject, question: Question, progress: Progress) -> Answer:
+def lens_answer(subject: Subject, question: Question, tell: Teller) -> Answer:
     """What every layer would predict."""
     answer, foil = subject.targets(question)
     found = subject.lens(question.text, answer, foil)
@@ -76,14 +76,14 @@ def lens_answer(subject: Subject, question: Question, progress: Progress) -> Ans
         [],
         [picture],
         written.python(
-            subject, question, "", "", f"found = cutaway.lens(t, top={CHOICES}, of={[answer, foil]!r})", written.SHOW
+            subject, question, (), f"found = cutaway.lens(t, top={CHOICES}, of={[answer, foil]!r})", written.SHOW
         ),
-        written.shell(subject, "lens", question.text, "--of", answer, "--of", foil),
-        {"of": [answer, foil]},
+        written.shell(subject, question, "lens", [question.text], of=[answer, foil]),
+        {"of": [subject.typed(answer), subject.typed(foil)]},
     )
 
 
-def attribution(subject: Subject, question: Question, progress: Progress) -> Answer:
+def attribution(subject: Subject, question: Question, tell: Teller) -> Answer:
     """What wrote the difference of answer and foil."""
     answer, foil = subject.targets(question)
     trace = subject.trace(question.text, answer, foil)
@@ -114,9 +114,9 @@ def attribution(subject: Subject, question: Question, progress: Progress) -> Ans
         "What wrote the prediction",
         [*([f"Not split further: {refused}"] if refused else [])],
         parts,
-        written.python(subject, question, answer, foil, "found = cutaway.attribute(t, by='component')", written.SHOW),
-        written.shell(subject, "attribute", question.text, "--answer", answer, "--foil", foil),
-        {"answer": answer, "foil": foil, "total": total},
+        written.python(subject, question, (answer, foil), "found = cutaway.attribute(t, by='component')", written.SHOW),
+        written.shell(subject, question, "attribute", [question.text], answer=[answer], foil=[foil]),
+        {"answer": subject.typed(answer), "foil": subject.typed(foil), "total": total},
     )
 
 
@@ -137,7 +137,7 @@ def _place(terms: Any, i: int, name: str) -> dict[str, int | str]:
     return {**place_of(terms, i), **({"term": name} if "." in name else {})}
 
 
-def attention(subject: Subject, question: Question, progress: Progress) -> Answer:
+def attention(subject: Subject, question: Question, tell: Teller) -> Answer:
     """Where every head looks."""
     answer, foil = subject.targets(question)
     trace = subject.trace(question.text, answer, foil)
@@ -154,7 +154,7 @@ def attention(subject: Subject, question: Question, progress: Progress) -> Answe
         "Where heads look",
         more,
         [attention_figure(drawn.isel(layer=kept), question.text, scores, question.prompt, first)],
-        written.python(subject, question, "", "", "found = cutaway.attention_patterns(t)", written.SHOW),
+        written.python(subject, question, (), "found = cutaway.attention_patterns(t)", written.SHOW),
         written.asking(subject, question),
         {},
     )

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 import xarray as xr
 
 from .. import patch, views
-from ..errors import BadInput
+from ..certificate import ANALYSES
+from ..errors import BadInput, Refused
 from ..figures import effect_grid
-from ..tokens import shown
+from ..prompts import Token
+from ..trace import Trace
 from ..views import Picture
 from ..wording import label, number, signed
 from . import written
@@ -21,7 +24,8 @@ from .limits import CELLS, GRID_DRAWS, LARGE_SHARE, SMALL_GAP
 from .looking import token_row
 from .question import Question
 from .subject import Subject
-from .sweeps import Progress, sweeps
+from .sweeps import sweeps
+from .telling import Teller
 
 COMPARED = """for prompts in (base, source):
     print(m.top(prompts).to_dataframe())
@@ -35,44 +39,64 @@ print(draws["effect"].values)"""
 """Python that runs the control of a grid."""
 
 
-def compare(subject: Subject, question: Question, progress: Progress) -> Answer:
+def compare(subject: Subject, question: Question, tell: Teller) -> Answer:
     """What comes next in either, and how that grows with depth."""
     answer, foil = subject.targets(question)
     runs = [subject.trace(text) for text in (question.text, question.other)]
     first, second = (run.prompts for run in runs)
     table = compared_choices(
-        subject, runs[0].logits[0, -1], runs[1].logits[0, -1], ("A", "B"), "Next token after A and after B"
+        subject, runs[0].logits_at(-1)[0], runs[1].logits_at(-1)[0], ("A", "B"), "Next token after A and after B"
     )
-    series = {}
-    for name, text in zip("AB", (question.text, question.other), strict=True):
-        found = subject.lens(text, answer, foil).isel(prompt=0, position=-1)
-        series[name] = (found["of_logit"].isel(of=0) - found["of_logit"].isel(of=1)).values.tolist()
-    ticks = [f"L{k}" for k in range(subject.model.n_layers)]
-    quantity = f"logit({shown(answer)}) - logit({shown(foil)})"
-    drawn = views.lines(series, ticks, f"{quantity} by the logit lens, at the last position", "logits")
-    words = " ".join(views.spoken_line(name, line, ticks, False) for name, line in series.items())
-    lines = Picture(drawn, f"{quantity} after each layer, in A and in B.", words)
+    series: dict[str, list[float]] = {}
+    lines: list[Picture] = []
+    refused = ""
+    try:
+        series = {name: _depths(run, answer, foil) for name, run in zip("AB", runs, strict=True)}
+    except Refused as error:
+        refused = str(error)
+    else:
+        ticks = [f"L{k}" for k in range(subject.model.n_layers)]
+        quantity = f"logit({subject.shown(answer)}) - logit({subject.shown(foil)})"
+        drawn = views.lines(series, ticks, f"{quantity} by the logit lens, at the last position", "logits")
+        words = " ".join(views.spoken_line(name, line, ticks, False) for name, line in series.items())
+        lines = [Picture(drawn, f"{quantity} after each layer, in A and in B.", words)]
     row = token_row(second.tokens[0], second.ids[0].tolist(), "B")
-    if first.n_positions == second.n_positions:
+    aligned = first.n_positions == second.n_positions
+    if aligned:
         at = (first.ids != second.ids)[0].nonzero()[:, 0].tolist()
         where = ", ".join(f"{p} ({label(first.tokens[0][p])} | {label(second.tokens[0][p])})" for p in at)
         says = f"The prompts differ at position {where}." if at else "The prompts are the same."
     else:
         says = (
             f"A has {first.n_positions} tokens and B {second.n_positions}: their positions do not correspond, so "
-            "nothing is patched between them but single positions."
+            "nothing is patched between them but single positions of the stream, each with its number."
         )
     return Answer(
         "Two prompts: A | B",
-        [says],
-        [row, table, lines],
-        written.python(subject, question, answer, foil, COMPARED.format(of=[answer, foil])),
-        written.shell(subject, "top", question.text, "-p", question.other),
-        {"A": series["A"], "B": series["B"], "answer": answer, "foil": foil},
+        [says, *([refused] if refused else [])],
+        [row, table, *lines],
+        written.python(subject, question, (answer, foil), COMPARED.format(of=[answer, foil])),
+        written.shell(subject, question, "top", [question.text, question.other]),
+        {**series, "answer": subject.typed(answer), "foil": subject.typed(foil), "aligned": aligned},
     )
 
 
-def grid(subject: Subject, question: Question, progress: Progress) -> Answer:
+def _depths(run: Trace, answer: Token, foil: Token) -> list[float]:
+    """The difference of two tokens' logits at the last position by the lens, after each layer.
+
+    Raises:
+        Refused: the model has something other than one norm before its unembedding.
+    """
+    model, last = run.model, run.prompts.at(-1)
+    model.certificate.require("The lens", ANALYSES["lens"])
+    rows = torch.stack([run.rows("resid_post", layer, last)[0] for layer in range(model.n_layers)])
+    tokens = torch.tensor([[[model.token_id(answer), model.token_id(foil)]]])
+    with torch.no_grad():
+        logits = model.read_tokens(rows[None, None], tokens)[0, 0]  # [layer, token]
+    return (logits[:, 0] - logits[:, 1]).tolist()
+
+
+def grid(subject: Subject, question: Question, tell: Teller) -> Answer:
     """Run B, put in what A has there, at every layer and position (or head); beside it the same from other words."""
     model, site = subject.model, question.site
     answer, foil = subject.targets(question)
@@ -89,9 +113,9 @@ def grid(subject: Subject, question: Question, progress: Progress) -> Answer:
         )
     words = other_words(model, corrupt, clean, GRID_DRAWS)
     edits = {"patch": patch(site, clean), **({"control": patched_from(site, words)} if words else {})}
-    runs = sweeps(model, corrupt, edits, "logit_diff", progress)
+    runs = sweeps(model, corrupt, edits, "logit_diff", tell)
     found, other = runs["patch"], runs.get("control")
-    quantity = f"logit({shown(answer)}) - logit({shown(foil)})"
+    quantity = f"logit({subject.shown(answer)}) - logit({subject.shown(foil)})"
     base, aim = float(found["base"].values[0]), float(found["reference"].values[0])
     effect = found["effect"].isel(prompt=0, drop=True)
     null = None if other is None else other["effect"].isel(prompt=0, drop=True).transpose("draw", *effect.dims)
@@ -149,8 +173,7 @@ def grid(subject: Subject, question: Question, progress: Progress) -> Answer:
         written.python(
             subject,
             question,
-            answer,
-            foil,
+            (answer, foil),
             f"found = cutaway.denoise(m, clean=base, corrupt=source, site={site!r})",
             written.SHOW,
             *([CONTROL.format(draws=GRID_DRAWS, site=site)] if words else []),

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import BadInput, did_you_mean
 from ..sites import SITES, Place, parse_place
-from .limits import CHARACTERS
+from .limits import CHARACTERS, TYPED
 from .refusal import Refusal, bad
 
 KINDS = ("tokens", "lens", "attribution", "attention", "compare", "edit", "grid")
@@ -101,10 +101,11 @@ def parse(given: Any) -> Question:
 
 
 def _check_text(name: str, value: str) -> None:
-    longest = CHARACTERS if name in ("text", "other") else 200
+    longest = CHARACTERS if name in ("text", "other") else TYPED
     if len(value) > longest:
+        what = {"text": "prompt", "other": "other prompt"}.get(name, f"field {name!r}")
         raise Refusal(
-            413, f"The field {name!r} has {len(value)} characters.", f"At most {longest} are taken.", "Shorten it."
+            413, f"The {what} has {len(value):,} characters.", f"At most {longest:,} are taken.", "Shorten it."
         )
     try:
         value.encode("utf-8")

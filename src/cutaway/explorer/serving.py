@@ -8,12 +8,14 @@ import secrets
 import socket
 import sys
 import webbrowser
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ..errors import BadInput
 from .app import build
+from .connections import Connection
 from .guard import LOOPBACK
+from .limits import CONNECTIONS, PATIENCE
 from .shelf import Shelf
 from .worker import Worker
 
@@ -76,28 +78,13 @@ def serve(worker: Worker, shelf: Shelf, sock: socket.socket, host: str, token: s
         worker.close()
 
 
-def configured(app: Any) -> Any:
-    """How the application is served, whichever of uvicorn's optional packages are there."""
+def configured(app: Any, patience: float = PATIENCE, most: int = CONNECTIONS) -> Any:
+    """How the application is served, whichever of uvicorn's optional packages are there; limits as in `Connection`."""
     import uvicorn
-    from h11 import LocalProtocolError
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-
-    class Protocol(H11Protocol):
-        """Closes a connection to which no refusal can be written any more (uvicorn's has a body, for HEAD too)."""
-
-        def send_400_response(self, msg: str) -> None:
-            try:
-                super().send_400_response(msg)
-            except LocalProtocolError:
-                self.transport.close()
-
-    async def served(scope: Any, receive: Any, send: Any) -> None:
-        with suppress(LocalProtocolError):  # what followed the head was no body: the server has refused it by itself
-            await app(scope, receive, send)
 
     return uvicorn.Config(
-        served,
-        http=Protocol,
+        app,
+        http=partial(Connection, patience=patience, most=most),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
@@ -106,7 +93,6 @@ def configured(app: Any) -> Any:
         proxy_headers=False,
         timeout_graceful_shutdown=1,
         timeout_keep_alive=30,
-        limit_concurrency=64,
     )
 
 

@@ -8,12 +8,13 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import BadInput, Refused
-from .limits import RECORDED, TOKENS
+from ..tokens import read_token, shown
+from .limits import RECORDED, TOKENS, TYPED
 from .question import Question
 
 if TYPE_CHECKING:
     from ..model import Model
-    from ..prompts import Prompts
+    from ..prompts import Prompts, Token
     from ..trace import Trace
 
 K = TypeVar("K")
@@ -33,51 +34,87 @@ class Subject:
         self.model, self.name = model, name
         self.options = {key: value for key, value in (options or {}).items() if value}
         self._runs: OrderedDict[str, Trace] = OrderedDict()
-        self._lenses: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
+        self._lenses: OrderedDict[tuple[str, Token, Token], Any] = OrderedDict()
         self._viewed: tuple[str, ...] | None = None
 
-    def token(self, text: str) -> str:
-        """The token that a person means: as typed, or with the space before it that most tokens have.
+    def prepare(self) -> None:
+        """Measure what the first edit would wait for: which way sweeps run on this model, and its weights' hash."""
+        from ..engine.paths import engine
+
+        engine(self.model)
+        _ = self.model.fingerprint
+
+    def token(self, typed: str) -> Token:
+        """The token that a person means: `#11` by its id, else as typed, or with the space before it that most have.
 
         Raises:
             BadInput: it is a single token neither way.
         """
+        given = read_token(typed)
         try:
-            self.model.token_id(text)
-            return text
+            return self.named(self.model.token_id(given))
         except BadInput as error:
             try:
-                self.model.token_id(f" {text}")
-                return f" {text}"
+                return self.named(self.model.token_id(f" {typed}"))
             except BadInput:
                 raise error from None
 
-    def targets(self, question: Question) -> tuple[str, str]:
-        """Answer and foil: those given, else the first choices of the prompt and of the other one."""
-        given = [self.token(t) if t else "" for t in (question.answer, question.foil)]
-        if all(given):
-            return given[0], given[1]
-        first = [self.model.token_text(i) for i in self._best(question.text, 3)]
-        other = [self.model.token_text(i) for i in self._best(question.other, 1)] if question.other else []
-        answer = given[0] or first[0]
-        foil = given[1] or next(t for t in [*other, *first] if t != answer)
-        return answer, foil
+    def named(self, token_id: int) -> Token:
+        """A token by its text where that text is this token and no other, else by its id."""
+        text = self.model.token_text(token_id)
+        try:
+            return text if self.model.token_id(text) == token_id else token_id
+        except BadInput:
+            return token_id
+
+    def typed(self, token: Token) -> str:
+        """A token as one types it, on the page or on the command line: by its id where its text would be misread."""
+        plain = isinstance(token, str) and token.isprintable() and isinstance(read_token(token), str)
+        plain = plain and len(str(token)) <= TYPED
+        return str(token) if plain else f"#{self.model.token_id(token)}"
+
+    def text(self, token: Token) -> str:
+        """A token's text, also where that names no token."""
+        return self.model.token_text(token) if isinstance(token, int) else token
+
+    def shown(self, token: Token) -> str:
+        """A token in a sentence or a title."""
+        return shown(self.text(token))
+
+    def targets(self, question: Question) -> tuple[Token, Token]:
+        """Answer and foil: those given, else the first choices of the prompt and of the other one.
+
+        Raises:
+            BadInput: they are no single tokens, or the same.
+        """
+        answer, foil = (self.model.token_id(self.token(t)) if t else None for t in (question.answer, question.foil))
+        if answer is None or foil is None:
+            first = [i for i in self._best(question.text, 3) if i not in (answer, foil)]
+            other = self._best(question.other, 1) if question.other else []
+            answer = first[0] if answer is None else answer
+            foil = next(i for i in [*other, *first] if i != answer) if foil is None else foil
+        if answer == foil:
+            raise BadInput(
+                f"Answer and foil are the same token, {shown(self.model.token_text(answer))}, so there is no "
+                "difference to explain. Choose another, or leave one of them out."
+            )
+        return self.named(answer), self.named(foil)
 
     def _best(self, text: str, k: int) -> list[int]:
-        return self.trace(text).logits[0, -1].topk(k).indices.tolist()
+        return self.trace(text).logits_at(-1)[0].topk(k).indices.tolist()
 
-    def prompts(self, text: str, answer: str = "", foil: str = "") -> Prompts:
+    def prompts(self, text: str, answer: Token | None = None, foil: Token | None = None) -> Prompts:
         """One prompt, checked.
 
         Raises:
             BadInput: it has more tokens than are taken here.
         """
-        made = self.model.prompts(text, answer or None, foil or None)
+        made = self.model.prompts(text, answer, foil)
         if made.n_positions > TOKENS:
             raise BadInput(f"The prompt has {made.n_positions} tokens; at most {TOKENS} are taken here. Shorten it.")
         return made
 
-    def trace(self, text: str, answer: str = "", foil: str = "") -> Trace:
+    def trace(self, text: str, answer: Token | None = None, foil: Token | None = None) -> Trace:
         """The run of a prompt, seen with an answer and a foil."""
         prompts = self.prompts(text, answer, foil)
         run = _latest(self._runs, text, lambda: self.model.trace(prompts, sites=self._recorded(prompts.n_positions)))
@@ -85,7 +122,7 @@ class Subject:
         seen.prompts = prompts
         return seen
 
-    def lens(self, text: str, answer: str, foil: str) -> Any:
+    def lens(self, text: str, answer: Token, foil: Token) -> Any:
         """The lens of a prompt that follows an answer and a foil; read once, since it takes the whole vocabulary."""
         from ..readout.lenses import lens
 
@@ -102,7 +139,7 @@ class Subject:
         return self._viewed if 4 * numbers <= RECORDED else ()
 
     def _has(self, site: str) -> bool:
-        from ..trace import check_site
+        from ..places import check_site
 
         try:
             for layer in range(self.model.n_layers):

@@ -17,24 +17,23 @@ from .limits import WAITING
 from .question import Question
 from .refusal import Refusal
 from .subject import Subject
+from .telling import Cancelled, Teller
 
 Listener = Callable[[str, dict[str, Any]], None]
-"""Called with an event's name and data: `progress`, then one of `answer`, `error`, `cancelled`."""
+"""Called with an event's name and data: `progress` and `early`, then one of `answer`, `error`, `cancelled`."""
 KEPT = 64
+IDLE = 0.3
+"""Seconds without a question, after which what an edit would wait for is measured."""
 
 
-class Cancelled(Exception):
-    """The question is no longer asked."""
-
-
-class Job:
+class Job(Teller):
     """Questions that are being answered for one listener. With several, the answers become one report."""
 
     def __init__(self, number: int, questions: list[Question], whole: bool, listen: Listener) -> None:
         self.number, self.questions, self.whole, self.listen = number, questions, whole, listen
         self.gone = threading.Event()
 
-    def progress(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int) -> None:
         """Tell how far it is.
 
         Raises:
@@ -43,6 +42,11 @@ class Job:
         if self.gone.is_set():
             raise Cancelled
         self.listen("progress", {"done": done, "total": total})
+
+    def early(self, answer: Answer) -> None:
+        """Show what is there already; of a report nothing."""
+        if not self.whole:
+            self.listen("early", answer.document())
 
 
 class Worker:
@@ -65,6 +69,7 @@ class Worker:
         self._lock = threading.Lock()
         self._count = 0
         self._known: OrderedDict[Question, Answer] = OrderedDict()
+        self._prepared = False
         self.state, self.trouble, self.about = "asleep", "", {}  # type: tuple[str, str, dict[str, Any]]
         threading.Thread(target=self._work, name="explorer", daemon=True).start()
 
@@ -109,7 +114,7 @@ class Worker:
 
     def _work(self) -> None:
         while True:
-            job = self._queue.get()
+            job = self._next()
             try:
                 event, data = self._outcome(job)
             except Cancelled:
@@ -128,11 +133,37 @@ class Worker:
                 self._jobs.pop(job.number, None)
             job.listen(event, data)
 
+    def _next(self) -> Job:
+        """The next question. While there is none, what the first edit would wait for is measured."""
+        if self._subject is not None and not self._prepared:
+            try:
+                return self._queue.get(timeout=IDLE)
+            except queue.Empty:
+                self._prepare(self._subject)
+        return self._queue.get()
+
+    def _prepare(self, subject: Subject) -> None:
+        """Once, or again after a question came between. What fails here fails again, with a message, when asked for."""
+        from .stopping import Stoppable
+
+        try:
+            with Stoppable(lambda: not self._queue.empty()):
+                subject.prepare()
+        except Cancelled:
+            return
+        except Exception as error:  # noqa: BLE001
+            if self.verbose:
+                traceback.print_exception(error, file=sys.stderr)
+        self._prepared = True
+
     def _outcome(self, job: Job) -> tuple[str, dict[str, Any]]:
         if job.gone.is_set():
             raise Cancelled
         subject = self._awake()
-        answers = [self._answer(subject, question, job) for question in job.questions]
+        from .stopping import Stoppable
+
+        with Stoppable(job.gone.is_set):
+            answers = [self._answer(subject, question, job) for question in job.questions]
         if job.whole:
             text = report(answers, subject.name, [q.facts() for q in job.questions])
             return "answer", {"html": text, "name": "explored.html"}
@@ -140,8 +171,8 @@ class Worker:
 
     def _answer(self, subject: Subject, question: Question, job: Job) -> Answer:
         if question not in self._known:
-            job.progress(0, 1)
-            self._known[question] = answered(subject, question, job.progress)
+            job(0, 1)
+            self._known[question] = answered(subject, question, job)
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
         self._known.move_to_end(question)

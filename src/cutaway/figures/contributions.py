@@ -10,7 +10,7 @@ import xarray as xr
 
 from .. import views
 from ..views import Cell, Picture, Table, Term, num, plus
-from ..wording import number, shown_text, signed
+from ..wording import number, several, shown_text, signed
 
 Terms = list[tuple[str, float]]
 SOURCES = 8
@@ -24,7 +24,7 @@ def largest(terms: xr.DataArray, top: int) -> Terms:
         return [(str(n), float(v)) for n, v in zip(names, values, strict=True)]
     kept = sorted(np.argsort(-np.abs(values))[:top])
     chosen = [(str(names[i]), float(values[i])) for i in kept]
-    return [*chosen, (f"{len(values) - top} smaller terms", float(values.sum() - values[kept].sum()))]
+    return [*chosen, (several(len(values) - top, "smaller term"), float(values.sum() - values[kept].sum()))]
 
 
 def contributions(terms: xr.DataArray, prompt: int, top: int = 14, code: str = "") -> Picture:
@@ -144,7 +144,7 @@ def _opened(term: Term, finer: Sequence[Term]) -> Term:
     if "head" in term.places and len(inside) > SOURCES + 1:
         kept = sorted(sorted(range(len(inside)), key=lambda i: -abs(inside[i].value))[:SOURCES])
         rest = total - sum(inside[i].value for i in kept)
-        inside = [*(inside[i] for i in kept), Term(f"{len(inside) - SOURCES} smaller sources", rest)]
+        inside = [*(inside[i] for i in kept), Term(several(len(inside) - SOURCES, "smaller source"), rest)]
     return Term(term.name, term.value, inside, term.low, term.high, term.places)
 
 

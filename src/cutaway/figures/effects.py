@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ class Numbers:
     between: tuple[Array, Array] | None
     p: Array | None
     under: list[tuple[str, str]] | None
+    axes: tuple[str, str]
 
 
 def grid_numbers(data: xr.Dataset, of: str = "effect") -> Numbers:
@@ -58,6 +60,7 @@ def grid_numbers(data: xr.Dataset, of: str = "effect") -> Numbers:
         (grid[ends[0]].values, grid[ends[1]].values) if ends[0] in grid else None,
         p,
         under,
+        (_axis(rows), _axis(columns)),
     )
 
 
@@ -73,12 +76,14 @@ def effect_grid(
     """A grid of effects as `studies.effects.effects` makes it.
 
     Args:
-        data: see `grid_numbers`. what: what was done, in a few words. of: `effect`, or `share` with its own interval.
+        data: see `grid_numbers`; its attribute `least` is 0 where no number can be less.
+        what: what was done, in a few words. of: `effect`, or `share` with its own interval.
         full: what has the strongest colour at least, so that grids that are compared share a scale.
     """
     found = grid_numbers(data, of)
     if found.under:
         caption += "; beneath, the first prompt's token, and the other run's where it differs"
+    unsigned = bool(full_scale(unit)) or data.attrs.get("least") == 0
     picture = views.signed_grid(
         found.values,
         found.rows,
@@ -91,20 +96,26 @@ def effect_grid(
         p=found.p,
         under=found.under,
         wide=_width(found.columns, found.under),
-        signs=not full_scale(unit),
+        signs=not unsigned,
+        axes=found.axes,
     )
-    words = spoken_grid(found.values, found.rows, found.columns, number if full_scale(unit) else signed)
+    words = spoken_grid(found.values, found.rows, found.columns, number if unsigned else signed)
     return Picture(picture, f"{caption} ({unit})", words, code=code)
+
+
+def _axis(dim: str) -> str:
+    """What an axis is, where its labels do not say it themselves."""
+    return "" if dim in ("layer", "head", "kv_head", "setting", "all") else dim
 
 
 def full_scale(unit: str) -> float:
     """The largest number that there can be, where the unit tells; else 0."""
-    return 1.0 if unit.startswith(("attention", "probability")) else 0.0
+    return 1.0 if unit.startswith(("attention", "probability", "share of prompts")) else 0.0
 
 
 def _width(names: Sequence[str], under: Sequence[tuple[str, str]] | None) -> int:
     longest = max([len(n) for n in names] + [len(t) + 2 for pair in under or () for t in pair])
-    return min(max(62, 7 * longest + 6), 120)
+    return min(max(62 if len(names) <= 14 else 48, 7 * longest + 6), 120)
 
 
 def _axes(values: xr.DataArray) -> tuple[str, str]:
@@ -115,7 +126,12 @@ def _axes(values: xr.DataArray) -> tuple[str, str]:
 
 def _names(dim: str, data: xr.Dataset) -> list[str]:
     letter = {"layer": "L", "head": "H", "kv_head": "H"}.get(dim, "")
-    return [f"{letter}{value}" for value in _values(dim, data)]
+    return [f"{letter}{_plain(value)}" for value in _values(dim, data)]
+
+
+def _plain(value: object) -> str:
+    """A strength without needless digits, with its sign where it takes away; anything else as it is."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _values(dim: str, data: xr.Dataset) -> Sequence[object]:
@@ -123,7 +139,8 @@ def _values(dim: str, data: xr.Dataset) -> Sequence[object]:
 
 
 def _places(dim: str, data: xr.Dataset) -> list[Mapping[str, str | float]]:
-    return [{dim.replace("_", "-"): str(value)} for value in _values(dim, data)]
+    name = re.sub(r"[^a-z0-9]+", "-", dim.lower()).strip("-") or "axis"
+    return [{name: _plain(value)} for value in _values(dim, data)]
 
 
 def spoken_grid(

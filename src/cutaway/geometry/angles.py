@@ -59,7 +59,9 @@ def turns(states: Tensor) -> dict[str, Tensor]:  # [depth, ..., d_model] -> norm
     }
 
 
-def random_update_angles(norm: Array, update: Array, d_model: int, draws: int, seed: int) -> Array:  # [draw, ...]
+def random_update_angles(
+    norm: Array, update: Array, d_model: int, draws: int, seed: int | tuple[int, ...]
+) -> Array:  # [draw, ...]
     """Angles by which updates of the given lengths would turn vectors of the given lengths, directions drawn at random.
 
     Only the part of a direction along the vector matters: g / sqrt(g^2 + c), g standard normal and c chi-squared with

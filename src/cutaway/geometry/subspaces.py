@@ -20,11 +20,11 @@ from torch import Tensor
 from ..edits.removals import orthonormal
 from ..errors import BadInput
 from ..parts import TOKENS
+from ..places import check_site
 from ..prompts import Prompts
 from ..results import run_card
 from ..resume.parts import Parts
 from ..saving import check_free, reading, write_file
-from ..trace import check_site
 from .moments import Moments, moments
 
 if TYPE_CHECKING:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..views import Readings
-from ..wording import label, signed
-from .style import COLOURS, DASHES, NEGATIVE, POSITIVE, SOFT, TOTAL, axes_of, literal, styled
+from ..wording import in_grid, label, signed
+from .style import COLOURS, DASHES, NEGATIVE, POSITIVE, SOFT, TOTAL, axes_of, colours_of, ink_on, literal, styled
 
 Array = NDArray[np.float64]
 PLAIN: dict[str, Any] = {"parse_math": False}  # whatever the style of the axes given
@@ -34,12 +35,43 @@ def waterfall_plot(
             axes.barh(len(terms), total, color=TOTAL, height=0.72)
             _value(axes, len(terms), total)
             names.append("sum")
-        axes.set_yticks(range(rows), names, **PLAIN)
-        axes.set_ylim(rows - 0.4, -0.6)
-        axes.axvline(0, color=SOFT, linewidth=0.8)
+        _rows(axes, names)
         axes.set_xlabel(literal(unit), **PLAIN)
         axes.set_title(literal(title, 90), loc="left", **PLAIN)
     return axes
+
+
+def points_plot(
+    names: Sequence[str],
+    values: ArrayLike,
+    low: ArrayLike | None,
+    high: ArrayLike | None,
+    title: str,
+    unit: str,
+    ax: Any = None,
+) -> Any:
+    """A point a row, with its interval where there is one."""
+    middle = np.asarray(values, dtype=np.float64)
+    with styled():
+        _, axes = axes_of(ax, 6.5, 0.24 * len(names) + 1.1)
+        for row, value in enumerate(middle.tolist()):
+            colour = POSITIVE if value >= 0 else NEGATIVE
+            if low is not None and high is not None:
+                ends = float(np.asarray(low)[row]), float(np.asarray(high)[row])
+                axes.plot(ends, (row, row), color=SOFT, linewidth=2.2, alpha=0.6, solid_capstyle="butt")
+            axes.plot([value], [row], "o", color=colour, markersize=4.5)
+            _value(axes, row, value)
+        _rows(axes, [literal(name, 28) for name in names])
+        axes.set_xlabel(literal(unit + ("; bars: 95 % intervals" if low is not None else "")), **PLAIN)
+        axes.set_title(literal(title, 90), loc="left", **PLAIN)
+    return axes
+
+
+def _rows(axes: Any, names: Sequence[str]) -> None:
+    """Names down the side, the first on top, and zero as a line."""
+    axes.set_yticks(range(len(names)), names, **PLAIN)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.axvline(0, color=SOFT, linewidth=0.8)
 
 
 def _value(axes: Any, row: int, value: float) -> None:
@@ -48,16 +80,29 @@ def _value(axes: Any, row: int, value: float) -> None:
 
 def lens_plot(found: Readings, title: str, ax: Any = None) -> Any:
     """First choices in a grid of layers and positions, shaded by their probability from 0 to 1."""
-    shade = np.array([[cell[0][1] for cell in row] for row in found.choices])
+    cells = [[cell[0] for cell in row] for row in found.choices]
+    columns = [f"{p}\n{label(t, 12)}" for p, t in enumerate(found.tokens)]
+    return token_plot(cells, [f"L{layer}" for layer in found.layers], columns, title, ax)
+
+
+def token_plot(
+    cells: Sequence[Sequence[tuple[str, float]]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    ax: Any = None,
+) -> Any:
+    """Tokens in a grid [row][column], shaded by their probability from 0 to 1."""
+    shade = np.array([[chance for _, chance in row] for row in cells])
     with styled():
-        figure, axes = axes_of(ax, 0.95 * len(found.tokens) + 1.6, 0.26 * len(shade) + 1.3)
-        drawn = axes.imshow(shade, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        for k, row in enumerate(found.choices):
-            for p, cell in enumerate(row):
-                colour = "white" if shade[k, p] > 0.6 else "black"
-                axes.text(p, k, label(cell[0][0], 12), ha="center", va="center", fontsize=7, color=colour, **PLAIN)
-        axes.set_xticks(range(len(found.tokens)), [f"{p}\n{label(t, 12)}" for p, t in enumerate(found.tokens)], **PLAIN)
-        axes.set_yticks(range(len(shade)), [f"L{layer}" for layer in found.layers])
+        figure, axes = axes_of(ax, 0.95 * len(columns) + 1.6, 0.26 * len(rows) + 1.3)
+        drawn = axes.imshow(shade, cmap=colours_of("Blues"), vmin=0, vmax=1, aspect="auto")
+        inks = ink_on(drawn.to_rgba(shade))
+        for k, row in enumerate(cells):
+            for p, (token, _) in enumerate(row):
+                axes.text(p, k, label(token, 12), ha="center", va="center", fontsize=7, color=inks[k, p], **PLAIN)
+        axes.set_xticks(range(len(columns)), columns, **PLAIN)
+        axes.set_yticks(range(len(rows)), rows, **PLAIN)
         figure.colorbar(drawn, ax=axes, label="probability of the token shown")
         axes.set_title(literal(title, 90), loc="left", **PLAIN)
     return axes
@@ -78,27 +123,36 @@ def grid_plot(
 
     `full` is the largest number where that is known, such as 1 of attention: then colours run from 0 to it.
     """
-    most = full or (float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0)
+    largest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0
+    most = full or largest or 1.0
     names = [literal(c, 14) for c in columns]
     for j, (clean, other) in enumerate(under or ()):
         names[j] += f"\n{clean}" + (f"\n→ {other}" if other != clean else "")
     with styled():
-        figure, axes = axes_of(ax, 0.56 * len(columns) + 1.9, 0.24 * len(rows) + 1.2)
-        low, colours = (0.0, "Blues") if full else (-(most or 1.0), "RdBu")
-        drawn = axes.imshow(values, cmap=colours, vmin=low, vmax=most or 1.0, aspect="auto")
+        beside = 0.07 * min(max(map(len, rows), default=0), 28)
+        wide, high = max(0.56 * len(columns) + 1.5 + beside, 3.4), 0.24 * len(rows) + 1.3
+        figure, axes = axes_of(ax, wide, high)
+        low, colours = (0.0, "Blues") if full else (-most, "RdBu")
+        drawn = axes.imshow(values, cmap=colours_of(colours), vmin=low, vmax=most, aspect="auto")
         if values.size <= 400:
+            inks = ink_on(drawn.to_rgba(values))
             for i in range(len(rows)):
                 for j in range(len(columns)):
                     star = "*" if certain is not None and certain[i, j] else ""
-                    colour = "white" if abs(values[i, j]) > 0.62 * most else "black"
-                    axes.text(j, i, f"{values[i, j]:+.2f}{star}", ha="center", va="center", fontsize=6.5, color=colour)
+                    shown = in_grid(values[i, j], largest, not full) + star
+                    axes.text(j, i, shown, ha="center", va="center", fontsize=6.5, color=inks[i, j])
         axes.set_xticks(range(len(columns)), names, **PLAIN)
-        axes.set_yticks(range(len(rows)), [literal(r, 14) for r in rows], **PLAIN)
-        figure.colorbar(drawn, ax=axes).set_label(literal(unit), **PLAIN)
-        axes.set_title(literal(title, 90), loc="left", **PLAIN)
+        axes.set_yticks(range(len(rows)), [literal(r, 28) for r in rows], **PLAIN)
+        figure.colorbar(drawn, ax=axes).set_label(_lines(unit, 12 * high), **PLAIN)
+        axes.set_title(_lines(title, 11 * (wide - 0.8)), loc="left", **PLAIN)
         if certain is not None:
             axes.set_xlabel("* differs from 0, corrected over this grid")
     return axes
+
+
+def _lines(text: str, letters: float) -> str:
+    """A text in as many lines as it needs, of so many letters each."""
+    return "\n".join(wrap(literal(text, 160), max(int(letters), 16)))
 
 
 def attention_plot(weights: Array, tokens: Sequence[str], title: str, ax: Any = None) -> Any:
@@ -119,23 +173,47 @@ def attention_plot(weights: Array, tokens: Sequence[str], title: str, ax: Any = 
 
 
 def lines_plot(
-    series: Mapping[str, Sequence[float]], ticks: Sequence[str], title: str, unit: str, ax: Any = None
+    series: Mapping[str, Sequence[float]],
+    ticks: Sequence[str],
+    title: str,
+    unit: str,
+    ax: Any = None,
+    between: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
 ) -> Any:
-    """One line a series over labelled points, named at its end; series differ in dash and colour."""
+    """One line a series over labelled points, named at its end; series differ in dash and colour.
+
+    `between` gives the ends of a series' band, by its name.
+    """
     with styled():
         _, axes = axes_of(ax, 5.6, 2.6)
         for k, (name, heights) in enumerate(series.items()):
             colour = COLOURS[k % len(COLOURS)]
             axes.plot(range(len(ticks)), heights, DASHES[k % len(DASHES)], color=colour, marker="o", markersize=3)
-            axes.annotate(
-                literal(name, 24), (len(ticks) - 1, heights[-1]), xytext=(6, 0), textcoords="offset points",
-                va="center", color=colour, annotation_clip=False, **PLAIN,
-            )  # fmt: skip
+            if between and name in between:
+                axes.fill_between(range(len(ticks)), *between[name], color=colour, alpha=0.18, linewidth=0)
         every = max(1, len(ticks) // 14)
         shown = [literal(t, 14) if i % every == 0 else "" for i, t in enumerate(ticks)]
         turned = {"rotation": 60, "ha": "right"} if max(map(len, shown)) > 4 else {}
+        low, high = axes.get_ylim()
+        for at, name, colour in _apart(series, 0.07 * (high - low)):
+            axes.annotate(
+                literal(name, 24), (len(ticks) - 1, at), xytext=(6, 0), textcoords="offset points",
+                va="center", color=colour, annotation_clip=False, **PLAIN,
+            )  # fmt: skip
         axes.set_xticks(range(len(ticks)), shown, **turned, **PLAIN)
         axes.axhline(0, color=SOFT, linewidth=0.6)
-        axes.set_ylabel(literal(unit), **PLAIN)
+        axes.set_ylabel(_lines(unit, 34), **PLAIN)
         axes.set_title(literal(title, 90), loc="left", **PLAIN)
     return axes
+
+
+def _apart(series: Mapping[str, Sequence[float]], least: float) -> list[tuple[float, str, str]]:
+    """Height, name and colour of each line's end, so far apart that names do not cover each other."""
+    ends = []
+    for k, (name, heights) in enumerate(series.items()):
+        there = [float(height) for height in heights if np.isfinite(height)]
+        ends += [(there[-1], name, COLOURS[k % len(COLOURS)])] if there else []
+    placed: list[tuple[float, str, str]] = []
+    for at, name, colour in sorted(ends):
+        placed.append((max(at, placed[-1][0] + least) if placed else at, name, colour))
+    return placed

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import BadInput
 from ..wording import shown_text
 
@@ -24,6 +27,27 @@ STYLE: dict[Any, Any] = {
 }
 FALLBACK = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei")
 """Fonts that are tried in this order, as far as they are installed: tokens are in every script."""
+
+MISSING = "#d5d9e0"
+"""The colour of a cell without a number."""
+
+
+def colours_of(name: str) -> Any:
+    """A colour map by its name, with a colour for what is missing."""
+    import matplotlib
+
+    return matplotlib.colormaps[name].with_extremes(bad=MISSING)
+
+
+def ink_on(grounds: Any) -> NDArray[np.str_]:
+    """Black or white for words on each of some grounds [..., 4], whichever has more contrast by WCAG's luminance.
+
+    The better of the two has at least 4.58 on any colour.
+    """
+    rgb = np.asarray(grounds, dtype=np.float64)[..., :3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    light = linear @ np.array([0.2126, 0.7152, 0.0722]) + 0.05
+    return np.where(light / 0.05 >= 1.05 / light, "black", "white")
 
 
 def axes_of(ax: Any, width: float, height: float) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ import xarray as xr
 
 from ..errors import BadInput
 from ..tokens import shown
+from ..wording import fixed
 
 _KINDS = {
     "embed": "token embedding",
@@ -76,11 +77,14 @@ def _text(one: xr.DataArray, order: list[int], rest: float, left_out: int) -> st
     lines = [f"{_visible(str(one['quantity'].values))} at position {int(one['position'])}, 1/s = {inverse:.6g}", ""]
     for name, i in zip(names, order, strict=True):
         dot = float(one["dot"][i])
-        inner = "" if dot != dot else f"   (inner product {dot:+.5f})"
-        lines.append(f"{name:<{width}} = {float(one[i]):+9.4f}{inner}")
+        inner = "" if dot != dot else f"   (inner product {fixed(dot, 5, True)})"
+        lines.append(f"{name:<{width}} = {fixed(one[i], 4, True):>9}{inner}")
     if left_out:
-        lines.append(f"{f'{left_out} smaller terms':<{width}} = {rest:+9.4f}")
-    lines += [f"{'sum':<{width}} = {float(one.sum()):+9.4f}", f"{_own(one):<{width}} = {float(one['total']):+9.4f}"]
+        lines.append(f"{f'{left_out} smaller terms':<{width}} = {fixed(rest, 4, True):>9}")
+    lines += [
+        f"{'sum':<{width}} = {fixed(one.sum(), 4, True):>9}",
+        f"{_own(one):<{width}} = {fixed(one['total'], 4, True):>9}",
+    ]
     return "\n".join(lines)
 
 
@@ -95,11 +99,11 @@ def _visible(text: str) -> str:
 
 def _latex(one: xr.DataArray, order: list[int], rest: float, left_out: int) -> str:
     sides = _visible(_sides(one)).translate(_LATEX)
-    inner = rf"\bigl\langle \text{{{sides}}},\ \text{{%s}} \bigr\rangle &= {'%+.4f'} \\"
-    lines = [inner % (_name(one, i).translate(_LATEX), float(one[i])) for i in order]
+    inner = rf"\bigl\langle \text{{{sides}}},\ \text{{%s}} \bigr\rangle &= %s \\"
+    lines = [inner % (_name(one, i).translate(_LATEX), fixed(one[i], 4, True)) for i in order]
     if left_out:
-        lines.append(rf"\text{{{left_out} smaller terms}} &= {rest:+.4f} \\")
+        lines.append(rf"\text{{{left_out} smaller terms}} &= {fixed(rest, 4, True)} \\")
     quantity = _visible(str(one["quantity"].values)).translate(_LATEX)
-    total = rf"\text{{{quantity}}} &= {float(one.sum()):+.4f}"
+    total = rf"\text{{{quantity}}} &= {fixed(one.sum(), 4, True)}"
     scale = rf"% 1/s = {float(one['inv_norm']):.6g}, position {int(one['position'])}"
     return "\n".join([scale, r"\begin{align*}", *lines, total, r"\end{align*}"])

@@ -90,18 +90,3 @@ def before_after(
         {**prompt_coords(prompts), "layer": chosen, "side": list(SIDES)},
         run_card(model, prompts, operation=operation, site=site, position=str(position), units="probability"),
     )
-
-
-def rows(found: xr.Dataset, prompt: int = 0) -> list[tuple[str, str, str, str]]:
-    """One prompt of it as text: layer, before, after, and a mark where another token is on top; the same on a terminal
-    and on a page, and plain strings to compare."""
-    from ..wording import label
-
-    one = found.isel(prompt=prompt)
-    made = []
-    for layer in one["layer"].values:
-        row = one.sel(layer=layer)
-        before, after = (", ".join(label(str(t), 16) for t in row["token"].sel(side=s).values) for s in SIDES)
-        mark = "●" if bool(row["changed"]) else "○" if bool(row["changed_set"]) else ""
-        made.append((f"L{layer}", before, after, mark))
-    return made

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..certificate import ANALYSES
 from ..errors import BadInput
+from ..parts import at_once, in_parts
 from ..prompts import Prompts
 from ..results import prompt_coords, run_card
 
@@ -118,13 +119,16 @@ def head_scores(
     prompts = repeated_ids(model, rows, period, seed, ids, bos)
     start = int(prompts.roles["START"][0])
     period = (prompts.n_positions - start) // 2
-    trace = model.trace(prompts)
-    layers: list[dict[str, Tensor]] = []
-    for n in range(model.n_layers):
-        parts = [pattern_scores(seen["pattern"], start, period) for _, seen in trace.each(n, ["pattern"])]
-        layers.append({name: torch.cat([part[name] for part in parts]) for name in SCORES})
-    loss = -_next_log_p(trace, start)
-    data = {name: (("prompt", "layer", "head"), _stacked([one[name] for one in layers])) for name in SCORES}
+
+    def of(some: list[int]) -> tuple[dict[str, Tensor], Tensor]:
+        trace = model.trace(prompts.part(some))
+        return _scores(trace, start, period), -_next_log_p(trace, start)
+
+    parts = [one for _, one in in_parts(rows, at_once(prompts), of)]
+    loss = torch.cat([loss for _, loss in parts])
+    data = {
+        name: (("prompt", "layer", "head"), torch.cat([scores[name] for scores, _ in parts]).numpy()) for name in SCORES
+    }
     more = {
         "loss_first": ("prompt", loss[:, : period - 1].mean(1).cpu().numpy()),
         "loss_second": ("prompt", loss[:, period:].mean(1).cpu().numpy()),
@@ -132,6 +136,14 @@ def head_scores(
     coords = {"prompt": np.arange(rows), "layer": np.arange(model.n_layers), "head": np.arange(model.n_heads)}
     card = run_card(model, prompts, units="attention, 0 to 1; nats", period=period, seed=seed)
     return xr.Dataset({**data, **more}, coords, card)
+
+
+def _scores(trace: Trace, start: int, period: int) -> dict[str, Tensor]:  # each [row, layer, head]
+    layers: list[dict[str, Tensor]] = []
+    for n in range(trace.model.n_layers):
+        parts = [pattern_scores(seen["pattern"], start, period) for _, seen in trace.each(n, ["pattern"])]
+        layers.append({name: torch.cat([part[name] for part in parts]).cpu() for name in SCORES})
+    return {name: torch.stack([one[name] for one in layers], dim=1) for name in SCORES}
 
 
 def _next_log_p(trace: Trace, start: int) -> Tensor:  # [row, 2 * period - 1]
@@ -145,11 +157,6 @@ def _next_log_p(trace: Trace, start: int) -> Tensor:  # [row, 2 * period - 1]
         log_p = torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), -1)
         parts.append(log_p.gather(1, following[some, None].to(log_p.device))[:, 0])
     return torch.cat(parts).unflatten(0, (rows, n))
-
-
-def _stacked(layers: Sequence[Tensor]) -> np.ndarray:
-    """[layer][prompt, head] -> [prompt, layer, head]."""
-    return torch.stack([x.cpu() for x in layers], dim=1).numpy()
 
 
 @torch.no_grad()

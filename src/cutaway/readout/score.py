@@ -17,7 +17,7 @@ import xarray as xr
 
 from ..errors import BadInput
 from ..trace import Trace
-from .editing import readout_edit
+from .editing import Scales, readout_edit
 from .stages import NEVER, READINGS, stages
 
 SHARES = ("before", "after", "score")
@@ -83,6 +83,8 @@ def readout_score(
             made[name] = np.where(n > 0, (became & weight).sum(1) / n, np.nan)
         dims = tuple(d for d in edited[measure[0]].dims if d not in ("prompt", "layer"))
         coords = {d: edited[d].values for d in dims}
+        if "scale" in coords:
+            coords["scale"] = list(Scales.of(scale).labels)  # as given: what is subtracted has them negative
     made = made or {"before": np.full(len(at), np.nan)}
     shape = next(iter(made.values())).shape
     both = [made.get(name, np.full(shape, np.nan)) for name in ("before", "after")]

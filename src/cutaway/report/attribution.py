@@ -10,6 +10,7 @@ import xarray as xr
 from .. import views
 from ..figures import (
     attention_figure,
+    bos_table,
     contribution_table,
     contributions,
     lens_figure,
@@ -19,7 +20,7 @@ from ..figures import (
 )
 from ..studies.study import Study
 from ..views import num, plus, portion
-from ..wording import label, number, shown_text, signed
+from ..wording import label, shown_text, signed
 from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
@@ -75,23 +76,8 @@ def _prediction(arrays: dict[str, Any], i: int) -> Section:
     columns = ["asked about", "token", "rank", "probability", "logit"]
     parts.append(Table("Where answer and foil stand.", columns, rows, ["asked about", "token"]))
     if "bos" in arrays:
-        parts.append(_bos(arrays["bos"].isel(prompt=i)))
+        parts.append(bos_table(arrays["bos"], i))
     return Section("The prediction", parts=parts)
-
-
-def _bos(table: xr.Dataset) -> Table:
-    contrast = ["answer - foil"] if "contrast" in table else []
-    rows: list[list[str | Cell]] = []
-    for name in table["bos"].values:
-        one = table.sel(bos=name)
-        chance = portion(np.exp(float(one["answer_log_probability"])))
-        middle = [plus(one["contrast"])] if contrast else []
-        rows.append(
-            [str(name), str(int(one["answer_rank"])), chance, *middle, Cell(label(str(one["top"].values)), token=True)]
-        )
-    columns = ["BOS", "answer's rank", "answer's probability", *contrast, "first choice"]
-    caption = f"With a BOS token before the prompt and without; KL {number(table['kl'])} nats from with to without."
-    return Table(caption, columns, rows, ["BOS", "first choice"])
 
 
 def _tokens(arrays: dict[str, Any], i: int) -> list[str]:

@@ -11,7 +11,7 @@ from .. import views
 from ..figures import attention_figure, effect_grid, place_of, split_terms, splitting
 from ..studies.study import Study
 from ..views import interval, num, plus, portion, scatter
-from ..wording import label, number, percent, signed
+from ..wording import label, number, percent, several, signed
 from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
@@ -145,7 +145,7 @@ def _contributions(data: xr.Dataset, heading: str) -> Parts:
     chosen = [(names[i], float(mean[i])) for i in kept]
     places = [place_of(data, int(i)) for i in kept]
     if len(kept) < len(names):
-        chosen.append((f"{len(names) - len(kept)} smaller terms", float(mean.sum() - mean[kept].sum())))
+        chosen.append((several(len(names) - len(kept), "smaller term"), float(mean.sum() - mean[kept].sum())))
         places.append({})
     total = float(mean.sum())
     caption = f"Mean logit difference {heading}: each bar starts where the one above ends; blue adds, red takes away."

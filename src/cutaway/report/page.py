@@ -41,7 +41,7 @@ class Group:
 
 @dataclass
 class Section:
-    """A heading and what stands under it. `folded` sections are closed until opened."""
+    """A heading ("" for none) and what stands under it. `folded` sections are closed until opened."""
 
     heading: str
     paragraphs: list[str] = field(default_factory=list)

@@ -8,11 +8,11 @@ import numpy as np
 import xarray as xr
 
 from .. import views
+from ..figures import effective, energy_tables
 from ..studies.study import Study
 from ..studies.subspace.arms import DRAWN, KINDS
-from ..tokens import shown
 from ..views import interval, num, portion
-from ..wording import label, number, signed
+from ..wording import number, signed
 from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
@@ -317,24 +317,12 @@ def _tokens(arrays: dict[str, Any], look: int) -> Section:
 
 def _energy(arrays: dict[str, Any], look: int) -> Section:
     data = arrays["energy"]
-    rows: list[list[str | Cell]] = [
-        [Cell(label(shown(str(t))), token=True), str(int(p)), str(int(i)), portion(s)]
-        for t, p, i, s in zip(*(data[k].values for k in ("token", "prompt_of", "position", "share")), strict=True)
-    ]
-    kinds: list[list[str | Cell]] = [
-        [Cell(label(shown(str(t))), token=True), str(int(n)), portion(s)]
-        for t, n, s in zip(*(data[k].values for k in ("kind", "kind_tokens", "kind_share")), strict=True)
-    ]
-    single = "Single fitted tokens with the largest share of what is removed."
     return Section(
         f"Which tokens it comes from, L{look}",
-        [f"Equal tokens that would make it: {number(data.attrs['effective_tokens'])} of {data.attrs['tokens']}."],
-        [
-            Table(single, ["token", "text", "position", "share"], rows, ["token"]),
-            Table("Tokens of one text taken together.", ["token", "times", "share"], kinds, ["token"]),
-        ],
+        [effective(data)],
+        [*energy_tables(data)],
         folded=True,
-    )  # fmt: skip
+    )
 
 
 def _material(study: Study) -> Section:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from .. import views
-from ..readout.comparison import rows as compared_rows
+from ..figures import before_after_table, draws_figure, ladder_table
 from ..studies.study import Study
 from ..views import interval, plus, portion
 from ..wording import number, percent, signed
@@ -53,9 +53,7 @@ def _stages(study: Study) -> Section:
                 low, middle, high = np.quantile(rank, [0.25, 0.5, 0.75], axis=0)
                 curves.append(views.Curve(token, middle.tolist(), low.tolist(), high.tolist()))
             title = f"{name.replace('_', ' ').capitalize()}, {what}: reciprocal rank"
-            picture = views.bands(
-                curves, ticks, title, "1 / (rank + 1)", limits=(0.0, 1.0), axis="after layer", wide=views.HALF
-            )
+            picture = views.bands(curves, ticks, title, "1 / (rank + 1)", limits=(0.0, 1.0), axis="after layer")
             words = " ".join(views.spoken_line(c.name, c.middle, ticks, False) for c in curves)
             parts.append(Picture(picture, f"Median of {one.sizes['prompt']} items, and their middle half.", words))
     rows: list[list[str | Cell]] = []
@@ -85,9 +83,9 @@ def _ladders(arrays: dict[str, Any], operation: str) -> Section:
     parts: Parts = []
     for context, what in CALLED.items():
         table = arrays[f"{operation}_{context}"]
-        parts.append(_ladder(table, f"{what} x {abs(float(table.attrs['strength'])):g}"))
+        parts.append(ladder_table(table, f"{what} x {abs(float(table.attrs['strength'])):g}"))
         if operation == "intervention":
-            parts.append(_drawn(table, what))
+            parts.append(draws_figure(table, what, "logit change", "logits, mean over items"))
     notes = {
         "intervention": "The vector is put into a run at one layer, last position, and everything after it is computed "
         "anew. All arms have the vector's norm, except nothing.",
@@ -96,43 +94,6 @@ def _ladders(arrays: dict[str, Any], operation: str) -> Section:
     }
     heading = {"intervention": "Interventions against controls", "readout": "Readout edits against controls"}
     return Section(heading[operation], [notes[operation]], parts)
-
-
-def _ladder(table: xr.Dataset, what: str) -> Table:
-    outcomes = [str(o) for o in table["outcome"].values if int(table["items"].sel(outcome=o)) >= 2]
-    few = [o for o in outcomes if o != "null units"]
-    rows: list[list[str | Cell]] = []
-    for arm in table["arm"].values:
-        one = table.sel(arm=arm)
-        draws = int(one["n_draws"])
-        kind = f"{one['kind'].values}, {draws} draws" if draws > 1 else str(one["kind"].values)
-        row: list[str | Cell] = [Cell(str(arm), numbers={"draws": draws}, under=kind)]
-        for outcome in few:
-            cell = one.sel(outcome=outcome)
-            found = interval(cell)
-            if np.isfinite(cell["p_greater"]):
-                numbers = {**found.numbers, "p": float(cell["p_greater"])}
-                found = Cell(found.text, found.shade, numbers, f"{found.under}, p {number(cell['p_greater'], 2)}")
-            row.append(found)
-        rows.append([*row, str(one["meaning"].values)])
-    columns = ["arm", *few, "what it is"]
-    caption = (
-        f"{what}. Means over {int(table['items'].max())} items with t intervals; p: (1 + draws that reach the vector's "
-        "mean) / (1 + draws)."
-    )
-    return Table(caption, columns, rows, ["arm", "what it is"])
-
-
-def _drawn(table: xr.Dataset, what: str) -> Picture:
-    one = table.sel(outcome="logit change")
-    names = [n for n in NULLS if n in one["arm"].values]
-    series = {n: one["draw_mean"].sel(arm=n).values for n in names}
-    vector = float(one["mean"].sel(arm="vector"))
-    title = f"{what}: change by each random vector"
-    picture = views.histogram(series, title, "logits, mean over items", vector, "the vector")
-    return Picture(
-        picture, f"{title} of the vector's norm, and by the vector.", views.spoken_histogram(series, "logits")
-    )
 
 
 # -- layer x strength -------------------------------------------------------------------------------------------------
@@ -184,7 +145,7 @@ def _flips(arrays: dict[str, Any]) -> list[Section]:
                 curves.append(views.Curve("closed form", one["null"].values.tolist()))
             which = "the pair" if measure == "pair" else "the whole vocabulary"
             title = f"{way.capitalize()}, {which}: flipped within so many norms"
-            picture = views.bands(curves, steps, title, "share", limits=(0.0, 1.0), axis="norms", wide=views.HALF)
+            picture = views.bands(curves, steps, title, "share", limits=(0.0, 1.0), axis="norms")
             words = " ".join(views.spoken_line(c.name, c.middle, steps, False) for c in curves)
             parts.append(Picture(picture, "Readout edits at the last layer, each state by itself.", words))
     for name, what in (("flip_curves", "Readout edits"), ("flips_in_runs", "Interventions")):
@@ -288,7 +249,7 @@ def _specificity(arrays: dict[str, Any]) -> list[Section]:
 def _others(arrays: dict[str, Any]) -> list[Section]:
     names = [name for name in arrays if name.startswith("relation_")]
     parts: Parts = [
-        _ladder(
+        ladder_table(
             arrays[n],
             f"{n.removeprefix('relation_').replace('_', ' ')}, L{arrays[n].attrs['layer']} x "
             f"{float(arrays[n].attrs['strength']):g}",
@@ -300,17 +261,10 @@ def _others(arrays: dict[str, Any]) -> list[Section]:
 
 def _before_after(arrays: dict[str, Any]) -> Section:
     parts: Parts = []
-    for name, what in (("compare_readout", "readout edit"), ("compare_intervention", "intervention")):
+    for name in ("compare_readout", "compare_intervention"):
         data = arrays[name]
-        for i in range(min(2, data.sizes["prompt"])):
-            text = str(data["text"].values[i])
-            made: list[list[str | Cell]] = [
-                [layer, before, Cell(after, "p2" if mark == "●" else ""), mark]
-                for layer, before, after, mark in compared_rows(data, i)
-            ]
-            caption = f"“{text}”, {what}: {int(data['n_changed'][i])} of {len(made)} layers change their first choice."
-            parts.append(Table(caption, ["layer", "before", "after", "changed"], made, ["layer", "before", "after"]))
-    note = "● another first choice; ○ other tokens among the first five. The same as data in the result."
+        parts += [before_after_table(data, i) for i in range(min(2, data.sizes["prompt"]))]
+    note = "What each layer would say without and with the edit. The same as data in the result."
     return Section("Before | after", [note], parts)
 
 

@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..disk import json_line
 from ..errors import BadInput
 from ..prompts import Prompts
 from .task import Task, with_templates
@@ -74,12 +75,7 @@ def read_pairs(path: Path, text: str | None = None) -> list[dict[str, Any]]:
 
 def _checked(row: str, n: int, path: Path) -> dict[str, Any]:
     where = f"{path}, line {n}"
-    try:
-        value = json.loads(row)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{where} is not JSON: {error.msg} at character {error.pos + 1}.") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
-        raise BadInput(f"{where} is not read: {error}.") from None
+    value = json_line(row, where)
     if not isinstance(value, dict):
         raise BadInput(f'{where} is not an object such as {{"clean": "...", "corrupt": "..."}}.')
     for name in ("clean", "corrupt"):

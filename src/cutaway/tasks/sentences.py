@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..disk import json_line
 from ..errors import BadInput
 from ..prompts import Prompts
 from ..tokens import shown
@@ -163,10 +164,7 @@ def read_sentences(path: Path) -> list[dict[str, Any]]:
 
 
 def _object(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{where} is not JSON: {error.msg} at character {error.pos + 1}.") from None
+    value = json_line(text, where)
     if not isinstance(value, dict) or "text" not in value:
         raise BadInput(f'{where} is not an object with a text, such as {{"text": "Mary saw her.", "target": "her"}}.')
     for name, content in value.items():
@@ -236,17 +234,18 @@ def read_frequencies(path: Path) -> dict[str, float]:
     """A table of word frequencies: a JSON object, or lines of a word and a number with a tab or comma between.
 
     Raises:
-        BadInput: it cannot be read, or a line has no number.
+        BadInput: it cannot be read, or a line has no number that is finite and not negative.
     """
     try:
         text = path.read_text(encoding="utf-8")
         pairs = list(json.loads(text).items()) if path.suffix == ".json" else _lines(text)
-        return counts({str(name): float(value) for name, value in pairs})
-    except (OSError, UnicodeDecodeError, ValueError, AttributeError, TypeError) as error:
+        table = {str(name): float(value) for name, value in pairs}
+    except (OSError, ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
         raise BadInput(
             f"The table of frequencies {path} cannot be read ({error}). Give a word and a number a line, with a tab or "
             "a comma between them, or a JSON object of numbers."
         ) from None
+    return counts(table)
 
 
 def _lines(text: str) -> list[tuple[str, str]]:
@@ -262,6 +261,8 @@ def counts(table: Mapping[str, float]) -> dict[str, float]:
     """A table by word: tokens that are the same word are added up."""
     found: dict[str, float] = {}
     for name, value in table.items():
+        if not 0 <= float(value) < float("inf"):
+            raise BadInput(f"The frequency of {prose(name, 40)!r} is {value}. Give finite numbers from 0 on.")
         found[word(name)] = found.get(word(name), 0.0) + float(value)
     return found
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
+from ..disk import json_line
 from ..errors import BadInput
 
 
@@ -35,10 +34,7 @@ def read_texts(path: str | Path) -> tuple[list[str], list[str]]:
 
 
 def _row(path: Path, i: int, line: str) -> tuple[str, str]:
-    try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}: line {i} is not JSON ({error.msg}).") from None
+    row = json_line(line, f"{path}: line {i}")
     if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not row["text"].strip():
         raise BadInput(f'{path}: line {i} has no text. Write {{"text": "..."}}, with "family" where texts go together.')
     unknown = sorted(set(row) - {"text", "family"})

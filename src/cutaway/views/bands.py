@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from math import ceil
 
 from ..wording import number, prose
-from .frame import WIDTH, band, circle, drawing, line, mark, marked, polyline, text
+from .frame import HALF, WIDTH, band, circle, drawing, line, mark, marked, polyline, text
 from .nodes import Node, node
 from .scale import round_steps
 
 _DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2")
 _COLOURS, _ROW, _GAP = 4, 20, 14
 _LEFT, _TOP, _BOTTOM = 60, 22, 232
+FEW = 14
+"""Ticks that fit a small picture."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def bands(
     said: tuple[str, str, str] = ("above", "below", "not significant"),
     limits: tuple[float, float] | None = None,
     axis: str = "",
-    wide: float = WIDTH,
+    wide: float | None = None,
 ) -> Node:
     """Curves with their bands, and rows of marks under the axis.
 
@@ -69,13 +71,17 @@ def bands(
         null: the band of a control, drawn behind everything.
         marks: name -> a sign a tick: above 0, below 0, 0 for not significant, NaN for not tested.
         said: what the three marks mean.
-        limits: of the vertical axis; default: all values, and 0. wide: of the picture, `HALF` to stand beside another.
+        limits: of the vertical axis; default: all values, and 0.
+        wide: of the picture; default: `HALF`, which fits a phone and stands beside another, for up to `FEW` ticks.
     """
+    wide = (HALF if len(ticks) <= FEW else WIDTH) if wide is None else wide
     values = [v for curve in curves for v in curve.values]
     values += [float(v) for side in ((null.low, null.high) if null else ()) for v in side if v == v]
     low, high = limits or (min([*values, 0.0]), max([*values, 0.0]))
     span = (high - low) or 1.0
-    right = wide - (190 if wide > 600 else 120)
+    said_by = [c.name for c in curves] + list(marks or ()) + ([null.name] if null else [])
+    room = 7.6 * max((len(prose(name, 30)) for name in said_by), default=0) + 16
+    right = wide - (190 if wide > 600 else min(max(120.0, room), 200.0))
 
     def x(i: int) -> float:
         return _LEFT + (i + 0.5) * (right - _LEFT) / max(len(ticks), 1)
@@ -97,8 +103,8 @@ def bands(
     for step in round_steps(low, high):
         body.append(line(_LEFT, y(step), right, y(step), "axis" if step == 0 else "grid"))
         body.append(text(_LEFT - 6, y(step) + 4, f"{step:.6g}", "number", "end"))
-    room = (right - _LEFT) / max(len(ticks), 1)
-    every = max(1, len(ticks) // 16, ceil((6.2 * max(map(len, ticks), default=0) + 8) / room))
+    each = (right - _LEFT) / max(len(ticks), 1)
+    every = max(1, len(ticks) // 16, ceil((6.2 * max(map(len, ticks), default=0) + 8) / each))
     body += [text(x(i), _BOTTOM + 18, tick, "small", "middle") for i, tick in enumerate(ticks) if i % every == 0]
     if axis:
         body.append(text(right + 8, _BOTTOM + 18, axis, "small"))
@@ -140,7 +146,7 @@ def bands(
     if marks:
         foot += _ROW
         for k, (sign, meaning) in enumerate(zip((1.0, -1.0, 0.0), said, strict=True)):
-            at = _LEFT + k * (right - _LEFT) / 3
+            at = _LEFT + k * (wide - _LEFT) / 3
             body += [mark(at + 5, foot - 4, sign), text(at + 16, foot, prose(meaning, 32), "small")]
     return drawing(wide, foot + 12, title, body)
 

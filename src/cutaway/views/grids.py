@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..wording import number, signed
+from ..wording import in_grid, number, signed
 from .frame import drawing, marked, rect, shade_of, text
 from .nodes import Node
 
 Array = NDArray[np.float64]
 Places = Sequence[Mapping[str, str | float]]
 CELL, LEFT = 26, 64
+LETTER = 6.6  # of a letter of a note, on average, as large as on a phone
 LEVELS = 20
 """Shades of a signed number."""
 _DEEP = {"pos": 18, "neg": 16}
@@ -58,6 +60,7 @@ def signed_grid(
     p: Array | None = None,
     under: Sequence[tuple[str, str]] | None = None,
     signs: bool = True,
+    axes: tuple[str, str] = ("", ""),
 ) -> Node:
     """A grid of signed numbers: blue plus, red minus; `certain` cells framed and starred.
 
@@ -68,21 +71,24 @@ def signed_grid(
         between: ends of each cell's interval. p: of each cell, corrected.
         under: the clean and the corrupt token of each column; both are shown where they differ.
         signs: whether there can be minus; without it, as of attention, numbers have no sign.
+        axes: what goes down and what goes across, where the labels do not say it.
     """
-    most = max(float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0, full)
+    left = min(max(LEFT, 6.4 * max(map(len, rows), default=0) + 14), 230)
+    largest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0
+    most = max(largest, full)
     of_rows, of_columns = places or ([{"row": r} for r in rows], [{"column": c} for c in columns])
     top = 20 + (30 if under else 0)
-    body = [text(LEFT + (j + 0.5) * wide, 14, name, "small", "middle") for j, name in enumerate(columns)]
+    body = [text(left + (j + 0.5) * wide, 14, name, "small", "middle") for j, name in enumerate(columns)]
     for j, (clean, corrupt) in enumerate(under or []):
-        body.append(text(LEFT + (j + 0.5) * wide, 28, clean, "token", "middle"))
+        body.append(text(left + (j + 0.5) * wide, 28, clean, "token", "middle"))
         if corrupt != clean:
-            body.append(text(LEFT + (j + 0.5) * wide, 41, f"→ {corrupt}", "token other", "middle"))
+            body.append(text(left + (j + 0.5) * wide, 41, f"→ {corrupt}", "token other", "middle"))
     for i, name in enumerate(rows):
         y = top + i * CELL
-        body.append(text(LEFT - 8, y + 17, name, "small", "end"))
+        body.append(text(left - 8, y + 17, name, "small", "end"))
         for j in range(len(columns)):
             value = float(values[i, j])
-            x = LEFT + j * wide
+            x = left + j * wide
             strength = 0.0 if most == 0 or value != value else abs(value) / most
             kind = "none" if value != value else "pos" if value >= 0 else "neg"
             surely = certain is not None and bool(certain[i, j])
@@ -99,14 +105,21 @@ def signed_grid(
                 body.append(rect(x + 0.75, y + 0.75, wide - 3.5, CELL - 3.5, "sure"))
             body.append(
                 text(
-                    x + wide / 2 - 1, y + 16, _short(value, signs) + ("*" if surely else ""), ink(kind, level), "middle"
+                    x + wide / 2 - 1,
+                    y + 16,
+                    in_grid(value, largest, signs) + ("*" if surely else ""),
+                    ink(kind, level),
+                    "middle",
                 )
             )
-    foot = top + len(rows) * CELL + 16
-    note = "blue plus, red minus" if signs else f"shade: from 0 to {number(most)}"
-    note += "; framed, *: differs from 0, corrected over this grid" if certain is not None else ""
-    body.append(text(LEFT, foot, note, "small"))
-    return drawing(max(LEFT + len(columns) * wide, 440), foot + 8, title, body)
+    foot = top + len(rows) * CELL
+    note = [f"{way}: {name}" for way, name in zip(("down", "across"), axes, strict=True) if name]
+    note.append("blue plus, red minus" if signs else f"shade: from 0 to {number(most)}")
+    note += ["framed, *: differs from 0, corrected over this grid"] if certain is not None else []
+    width = max(left + len(columns) * wide, 440)
+    lines = wrap("; ".join(note), max(int((width - left) / LETTER), 20))
+    body += [text(left, foot + 16 + 14 * i, one, "small") for i, one in enumerate(lines)]
+    return drawing(width, foot + 10 + 14 * len(lines), title, body)
 
 
 def _told(
@@ -115,11 +128,3 @@ def _told(
     between = f" [{form(low)}, {form(high)}]" if low == low else ""
     chance = f", p {number(p, 2)} corrected" if p == p else ""
     return f"{name}: {form(value)}{between}{chance}{', differs from 0' if surely else ''}"
-
-
-def _short(value: float, signs: bool) -> str:
-    """A number that fits into a cell."""
-    if value == 0 or value != value:
-        return "0" if value == 0 else "—"
-    sign = "+" if signs else ""
-    return f"{value:{sign}.2f}" if abs(value) < 10 else f"{value:{sign}.1f}"

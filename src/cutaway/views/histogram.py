@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..wording import number, percent
-from .frame import WIDTH, drawing, line, marked, polyline, rect, text
+from .frame import HALF, drawing, line, marked, polyline, rect, text
 from .nodes import Node
 from .scale import Scale, tick_text
 
@@ -41,12 +41,12 @@ def histogram(
     shares = {
         name: np.histogram(np.clip(x, low, high), edges)[0] / max(len(x), 1) for name, x in values.items()
     }  # fmt: skip
-    left, right, top, bottom = 60.0, WIDTH - 190.0, 12.0, 190.0
+    left, right, top, bottom = 60.0, HALF - 170.0, 12.0, 190.0
     x = Scale(low, high, left, right)
     y = Scale(0.0, max([float(s.max()) for s in shares.values()] + [1e-9]), bottom, top)
     body = [line(left, bottom, right, bottom, "axis")]
-    body += [line(x(t), bottom, x(t), bottom + 4, "axis") for t in x.ticks(8)]
-    body += [text(x(t), bottom + 17, tick_text(t), "number", "middle") for t in x.ticks(8)]
+    body += [line(x(t), bottom, x(t), bottom + 4, "axis") for t in x.ticks(5)]
+    body += [text(x(t), bottom + 17, tick_text(t), "number", "middle") for t in x.ticks(5)]
     body += [text(left - 6, y(t) + 4, percent_of(t), "number", "end") for t in y.ticks(4)]
     for i in range(bins):
         inside = {name: float(share[i]) for name, share in shares.items()}
@@ -67,8 +67,8 @@ def histogram(
         body.append(text(right + 10, top + 12 + 34 * k, name, f"name{k}"))
         above = "" if threshold is None or not len(found) else f", {percent((found > threshold).mean())} above"
         body.append(text(right + 10, top + 26 + 34 * k, f"n = {len(found)}{above}", "small"))
-    body.append(text(left, bottom + 34, f"{unit}; height: share of the values of a series", "small"))
-    return drawing(WIDTH, bottom + 44, title, body)
+    body.append(text(left, bottom + 34, f"{unit}; height: share of a series' values", "small"))
+    return drawing(HALF, bottom + 44, title, body)
 
 
 def _fact_name(series: str) -> str:

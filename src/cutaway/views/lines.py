@@ -14,9 +14,12 @@ def lines(
     title: str,
     unit: str,
     limits: tuple[float, float] | None = None,
+    wide: float | None = None,
 ) -> Node:
     """One line a series over labelled points; series differ in dash as well as in colour.
 
-    A tick such as `L3` stands for layer 3.
+    A tick such as `L3` stands for layer 3. `wide`: as of `bands`.
     """
-    return bands([Curve(name, heights) for name, heights in series.items()], ticks, title, unit, limits=limits)
+    return bands(
+        [Curve(name, heights) for name, heights in series.items()], ticks, title, unit, limits=limits, wide=wide
+    )

@@ -102,7 +102,7 @@ def points(
     body.append(text(14, top + size / 2, axes[1], "small", "middle", turn=-90))
     if note:
         body.append(text(left, top + size + 48, note, "small"))
-    return drawing(left + size + 90, top + size + (56 if note else 42), title, body)
+    return drawing(left + size + 64, top + size + (56 if note else 42), title, body)
 
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom

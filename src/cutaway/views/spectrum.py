@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .frame import WIDTH, circle, drawing, line, marked, polyline, text
+from .frame import HALF, circle, drawing, line, marked, polyline, text
 from .histogram import DASHES
 from .nodes import Node
 from .scale import Scale
@@ -21,12 +21,12 @@ def spectrum(
         shares: name -> share of each component, descending, out of 1.
         band: what chance makes of each component, and what to call it.
     """
-    left, right, top_y, bottom = 60, WIDTH - 170, 12, 210
+    left, right, top_y, bottom = 60, HALF - 130, 12, 210
     count = max(1, min(top, max((len(s) for s in shares.values()), default=1)))
     x, y = Scale(1, max(count, 2), left + 14, right - 14), Scale(0.0, 100.0, bottom, top_y)
     body = [line(left, y(t), right, y(t), "axis" if t == 0 else "grid") for t in y.ticks(5)]
     body += [text(left - 6, y(t) + 4, f"{t:g} %", "number", "end") for t in y.ticks(5)]
-    every = max(1, count // 12)
+    every = max(1, -(-count // 10))
     body += [text(x(i), bottom + 17, str(i), "number", "middle") for i in range(1, count + 1, every)]
     if band is not None:
         points = [(x(i + 1), y(100 * v)) for i, v in enumerate(band[0][:count])]
@@ -44,8 +44,8 @@ def spectrum(
             body.append(part)
         body.append(text(right + 8, top_y + 8 + 34 * k, name, f"name{k}"))
         body.append(text(right + 8, top_y + 22 + 34 * k, f"first {count}: {100 * total[-1]:.3g} %", "small"))
-    body.append(text(left, bottom + 34, "component, descending; dots: its share; thin line: of all up to it", "small"))
-    return drawing(WIDTH, bottom + 44, title, body)
+    body.append(text(left, bottom + 34, "component, descending; dots: share; line: of all up to it", "small"))
+    return drawing(HALF, bottom + 44, title, body)
 
 
 def spoken_spectrum(shares: Mapping[str, Sequence[float]]) -> str:

@@ -6,14 +6,19 @@ it ended, so opening a term moves nothing. The terms are `details`, so they open
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from ..wording import exact, prose, signed
+from ..wording import exact, prose, shown_text, signed
 from .nodes import Node, node
 from .table import Cell, Table, plus
 
-ACROSS = 1000
+NAME = 30
+"""Letters of a name that are shown."""
+THIN = 0.15
+"""Percent of the axis that the thinnest bar takes."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,23 @@ class Term:
 
 
 def splitting(terms: Sequence[Term], total: float, title: str, unit: str = "logits", whole: str = "sum") -> Node:
-    """Bars that add up to `total`, each of which opens into the bars that add up to it."""
+    """Bars that add up to `total`, each of which opens into the bars that add up to it.
+
+    There may be thousands of rows, so a row says nothing twice: the axis is drawn once behind all of them, a part
+    stands inside what it is part of, and the script reads what a row says from its name and number.
+    """
     scale = _Scale(terms, total)
     rows, at = [], 0.0
     for term in terms:
-        rows.append(_row(term, at, 0, scale, unit))
+        rows.append(_row(term, at, scale))
         at += term.value
-    rows.append(node("div", _cells(Term(whole, total), 0.0, 0, scale, "total"), class_="term sum"))
-    return node("div", node("p", title, class_="heading"), rows, class_="splitting", role="group", aria_label=title)
+    rows.append(node("div", _cells(Term(whole, total), 0.0, scale, "total"), class_="term sum"))
+    zero = _percent(scale(0.0))
+    axis = node("svg", node("line", x1=zero, y1=0, x2=zero, y2="100%", class_="axis"), aria_hidden="true")
+    ruler = node("div", node("span"), axis, node("span"), class_="ruler", aria_hidden="true")
+    body = node("div", ruler, rows, class_="rows")
+    heading = node("p", title, class_="heading")
+    return node("div", heading, body, class_="splitting", role="group", aria_label=title, data_unit=unit)
 
 
 def splitting_table(terms: Sequence[Term], caption: str) -> Table:
@@ -52,12 +66,12 @@ def splitting_table(terms: Sequence[Term], caption: str) -> Table:
     for top in terms:
         for depth, term in top.walk():
             between = [plus(term.low, 4), plus(term.high, 4)] if with_interval else []
-            rows.append([f"{'· ' * depth}{prose(term.name, 40)}", plus(term.value, 6), *between])
+            rows.append([f"{'· ' * depth}{prose(term.name, NAME)}", plus(term.value, 6), *between])
     return Table(caption, ["term", "contribution", *(["low", "high"] if with_interval else [])], rows, ["term"])
 
 
 class _Scale:
-    """Where on the axis a running sum stands; every sum that any opening can show is on it."""
+    """Where on the axis a running sum stands, in percent of it; every sum that any opening can show is on it."""
 
     def __init__(self, terms: Sequence[Term], total: float) -> None:
         sums = [0.0, total]
@@ -72,35 +86,40 @@ class _Scale:
             sums.append(at)
 
     def __call__(self, value: float) -> float:
-        return 8 + (value - self.low) / self.span * (ACROSS - 16)
+        return 0.8 + (value - self.low) / self.span * 98.4
 
 
-def _row(term: Term, at: float, depth: int, scale: _Scale, unit: str) -> Node:
-    between = f" [{signed(term.low)}, {signed(term.high)}]" if term.low == term.low else ""
-    told = f"{term.name}: {signed(term.value, 4)}{between} {unit}"
-    facts = {f"data_{k}": str(v) for k, v in term.places.items()}
-    cells = _cells(term, at, depth, scale, "pos" if term.value >= 0 else "neg")
+def _percent(share: float) -> str:
+    return f"{share:.2f}".rstrip("0").rstrip(".") + "%"
+
+
+def _row(term: Term, at: float, scale: _Scale, held: Mapping[str, str | int] = MappingProxyType({})) -> Node:
+    """The row of a term and, if it opens, of its parts. `held`: what the element around it says of places already."""
+    facts = {f"data_{k}": str(v) for k, v in term.places.items() if held.get(k) != v}
+    cells = _cells(term, at, scale, "pos" if term.value >= 0 else "neg")
     if not term.parts:
-        return node("div", cells, class_="term", title=told, data_at="", **facts)
+        return node("div", cells, class_="term", **facts)
+    inside = term.places if "head" in term.places else {}
     parts, start = [], at
     for part in term.parts:
-        parts.append(_row(part, start, depth + 1, scale, unit))
+        parts.append(_row(part, start, scale, inside))
         start += part.value
-    return node("details", node("summary", cells, class_="term", title=f"{told}; opens", data_at="", **facts), parts)
+    around = facts if inside else {}
+    return node("details", node("summary", cells, class_="term", **facts), parts, **around)
 
 
-def _cells(term: Term, at: float, depth: int, scale: _Scale, kind: str) -> list[Node]:
+def _cells(term: Term, at: float, scale: _Scale, kind: str) -> list[Node]:
     a, b = scale(at), scale(at + term.value)
-    zero = scale(0.0)
-    shapes = [
-        node("line", x1=zero, y1=0, x2=zero, y2=16, class_="axis"),
-        node("rect", x=min(a, b), y=2, width=max(abs(b - a), 1.5), height=12, class_=kind),
-    ]
+    b = b if abs(b - a) >= THIN else a + math.copysign(THIN, term.value)
+    shapes = [node("line", x1=_percent(a), x2=_percent(b), class_=kind)]  # as thick as the drawing is high
     if term.low == term.low:
         low, high = scale(at + term.low), scale(at + term.high)
-        shapes.append(node("line", x1=low, y1=8, x2=high, y2=8, class_="whisker"))
-    frame = {"viewBox": f"0 0 {ACROSS} 16", "preserveAspectRatio": "none", "aria_hidden": "true"}
-    bar = node("svg", shapes, class_="bar", **frame)
-    named = node("span", prose(term.name, 30), class_=f"name depth{min(depth, 4)}", dir="auto")
+        shapes.append(node("line", x1=_percent(low), y1=6, x2=_percent(high), y2=6, class_="whisker"))
+    name = shown_text(term.name)
+    cut = {"title": prose(term.name, 200)} if len(name) > NAME else {}
     numbers = exact(term.value) + (f" low={exact(term.low)} high={exact(term.high)}" if term.low == term.low else "")
-    return [named, bar, node("span", signed(term.value), class_="number", data_exact=numbers)]
+    return [
+        node("span", prose(term.name, NAME), class_="name", **cut),
+        node("svg", shapes, aria_hidden="true"),
+        node("span", signed(term.value), class_="number", data_exact=numbers),
+    ]

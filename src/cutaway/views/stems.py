@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,12 @@ def stems(
     low: Sequence[float] | None = None,
     high: Sequence[float] | None = None,
     axis: str = "position",
+    places: Sequence[Mapping[str, str | float]] | None = None,
 ) -> Node:
     """A stem a label: up and blue is positive, down and red negative; where a value is missing there is none.
 
     `low`, `high`: ends of intervals, drawn as whiskers. `axis`: what is numbered from 0, such as `position`.
+    `places`: what each label stands for, where that is no number from 0.
     """
     left, top, bottom = 60, 14, 200
     step = max(13.0, min(48.0, (WIDTH - left - 20) / max(len(values), 1)))
@@ -49,8 +51,10 @@ def stems(
         if low is not None and high is not None:
             body.append(line(at, y(low[i]), at, y(high[i]), "whisker"))
         between = {} if low is None or high is None else {"low": low[i], "high": high[i]}
-        dot = circle(at, y(value), 4, "pos" if value >= 0 else "neg", f"{axis} {i} {shown}: {signed(value)}")
-        body.append(marked(dot, (0, i), **{axis: str(i)}, shown=label(name, 40), value=value, **between))
+        told = f"{shown}: {signed(value)}" if places else f"{axis} {i} {shown}: {signed(value)}"
+        stands = places[i] if places else {axis: str(i)}
+        dot = circle(at, y(value), 4, "pos" if value >= 0 else "neg", told)
+        body.append(marked(dot, (0, i), **stands, shown=label(name, 40), value=value, **between))
     longest = max((len(label(name, 14)) for name in labels), default=0)
     foot = bottom + 30 + 6 * longest
     whiskers = "; whiskers: intervals" if low is not None else ""

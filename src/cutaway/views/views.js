@@ -153,16 +153,22 @@ function nameOf(figure) {
 // -- marks: one tab stop a view, arrows inside, Enter pins, Escape lets go ------------------------------------------------
 
 function marksOf(figure) {
-  return [...figure.querySelectorAll("svg:not(.bar) :is(rect, circle, path, line, polygon, polyline, g, text), [data-at], [title]")]
-    .filter((e) => e.dataset.at !== undefined || e.hasAttribute("title") || [...e.children].some((c) => c.tagName === "title"))
+  return [...figure.querySelectorAll("svg :is(rect, circle, path, line, polygon, polyline, g, text), [data-at], [title], .splitting .term:not(.sum)")]
+    .filter((e) => (e.closest(".splitting") ? e.matches(".term") : e.dataset.at !== undefined || e.hasAttribute("title") || [...e.children].some((c) => c.tagName === "title")))
     .filter((e) => !e.closest("details.twin"));
+}
+/** What a row of a sum says: its name and number, to four digits, and its interval. */
+function termTold(term) {
+  const name = term.querySelector(".name"), of = exact(term.querySelector(".number")), sign = (v) => `${v > 0 ? "+" : ""}${short(Number(v), 4)}`;
+  const ends = of.has("low") ? ` [${sign(of.get("low"))}, ${sign(of.get("high"))}]` : "";
+  return `${name.title || name.textContent}: ${sign(of.get(""))}${ends} ${term.closest(".splitting").dataset.unit}${term.tagName === "SUMMARY" ? "; opens" : ""}`;
 }
 function enhanceMarks(figure) {
   const marks = marksOf(figure);
   for (const mark of marks) {
     if (mark.dataset.mark !== undefined) continue;
     const title = [...mark.children].find((c) => c.tagName === "title");
-    mark.dataset.told = title ? title.textContent : mark.getAttribute("title") || mark.textContent;
+    mark.dataset.told = title ? title.textContent : mark.matches(".term") ? termTold(mark) : mark.getAttribute("title") || mark.textContent;
     title?.remove();
     mark.removeAttribute("title");
     mark.dataset.mark = "";
@@ -303,10 +309,12 @@ function tableRows(table) {
   const heads = [...table.tHead.rows[0].cells];
   const rows = [...table.querySelectorAll("tbody tr, tfoot tr")].map((row) => [...row.cells].map((cell) => [cell, exact(cell)]));
   const names = heads.map((_, j) => [...new Set(["", ...rows.flatMap((row) => [...(row[j]?.[1].keys() || [])])])]);
+  const more = heads.map((_, j) => rows.some((row) => row[j]?.[0].querySelector(".token + .under"))); // a token's second line is text of its own
   const counts = heads.map((_, j) => rows.some((row) => row[j]?.[1].size));
   const told = ([cell, numbers], name, j) => numbers.get(name) ?? (name || (counts[j] && plain(cell) === "—") ? "" : plain(cell));
-  return [heads.flatMap((head, j) => names[j].map((name) => `${plain(head)} ${name.replace(/_/g, " ")}`.trim())),
-    ...rows.map((row) => row.flatMap((cell, j) => (names[j] || [""]).map((name) => told(cell, name, j))))];
+  const below = (cell) => cell.querySelector(".under")?.textContent.trim() ?? "";
+  return [heads.flatMap((head, j) => [...names[j].map((name) => `${plain(head)} ${name.replace(/_/g, " ")}`.trim()), ...(more[j] ? [`${plain(head)} below`] : [])]),
+    ...rows.map((row) => row.flatMap((cell, j) => [...(names[j] || [""]).map((name) => told(cell, name, j)), ...(more[j] ? [below(cell[0])] : [])]))];
 }
 function rowsOf(figure) {
   const custom = once.get(figure)?.rows?.();
@@ -826,11 +834,16 @@ once.set("matrices", (figure, data) => {
 
 // -- sums that open: the numbers are those beside the bars ------------------------------------------------------------------
 
+const depthOf = (name) => { // how many terms it is inside of
+  let depth = name.closest("summary") ? -1 : 0;
+  for (let at = name.closest("details"); at; at = at.parentElement.closest(".rows details")) depth++;
+  return String(depth);
+};
 once.set("splitting", (figure) => ({ rows: () => {
   const terms = [...figure.querySelectorAll("div.splitting .term")].map((term) => [term.querySelector(".name"), exact(term.querySelector(".number"))]);
   const ends = terms.some(([, of]) => of.has("low")) ? ["low", "high"] : [];
   return [["term", "depth", "contribution", ...ends], ...terms.map(([name, of]) =>
-    [name.textContent, name.className.match(/depth(\d)/)[1], of.get(""), ...ends.map((end) => of.get(end) ?? "")])];
+    [name.textContent, depthOf(name), of.get(""), ...ends.map((end) => of.get(end) ?? "")])];
 } }));
 
 // -- light, dark, or as the system has it -----------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from ..engine.engines import Queue, Shard, Tell
-from ..engine.work import Parts, Work
+from ..engine.work import Arrays, Work
 from ..errors import BadInput
 from ..resume.keeping import fingerprint_of
 from ..resume.manifest import machine
@@ -241,7 +241,7 @@ def _late(waiting: Mapping[Any, Actor], done: Collection[Any], job: Job) -> list
     return found
 
 
-def _answer(reference: Any) -> Parts | Failure | int | None:
+def _answer(reference: Any) -> Arrays | Failure | int | None:
     """What a worker said; None if it died."""
     try:
         return ray.get(reference)

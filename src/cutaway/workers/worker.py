@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..engine.work import AtHand, Parts, Work
+from ..engine.work import Arrays, AtHand, Work
 from ..errors import CutawayError
 from ..finite import NotFinite
 from ..resume.manifest import differences, machine
@@ -70,9 +70,9 @@ class Worker:
         if self.model is not None:
             self.trouble = _tried(take)
 
-    def shard(self, group: int, block: int) -> Parts | Failure:
+    def shard(self, group: int, block: int) -> Arrays | Failure:
         """Run a block of chunks of a group of prompts."""
-        parts: list[Parts] = []
+        parts: list[Arrays] = []
 
         def run() -> None:
             assert self.work is not None

@@ -1,5 +1,6 @@
 """Study one: which parts of the model wrote a next-token prediction."""
 
-from .run import Settings, demo, run
+from .run import run
+from .settings import Settings, demo
 
 __all__ = ["Settings", "demo", "run"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ import xarray as xr
 from torch import Tensor, nn
 
 from ...anatomy import steady
-from ...anatomy.compare import relative_error, tolerance
+from ...anatomy.compare import Distance, relative_error, tolerance
+from ...calls import Enough
 from ...hooks import Hooks, hidden
+from ...parts import at_once, in_parts, logits_at_once
 from ...prompts import Prompts
 from ...trace import Trace
 from ..study import Check
@@ -21,13 +24,14 @@ from ..study import Check
 def checks(trace: Trace, arrays: Mapping[str, Any]) -> list[Check]:
     """Norm, embedding, residual sum of every layer, later tokens, and every sum against the model's own value."""
     allowed = tolerance(trace.model.dtype)
+    once, values = _own(trace)
     return [
         _final_norm(trace, allowed),
-        _norm_once(trace, allowed),
+        Check("norm applied once", _ONCE, once, allowed),
         _embedding(trace, allowed),
         *_residual(trace, allowed),
         _later_tokens(trace, allowed),
-        *(_complete(trace, by, terms, allowed) for by, terms in arrays.items() if by.startswith("by_")),
+        *(_complete(trace, values, by, terms, allowed) for by, terms in arrays.items() if by.startswith("by_")),
     ]
 
 
@@ -48,16 +52,40 @@ def _final_norm(trace: Trace, allowed: float) -> Check:
     )  # fmt: skip
 
 
-def _norm_once(trace: Trace, allowed: float) -> Check:
-    norm, unembedding, prompts = trace.anatomy.final_norm, trace.anatomy.unembedding, trace.prompts
-    assert norm is not None
-    rows = norm(trace.rows("resid_post", trace.model.n_layers - 1, prompts.at(-1)).double())
+_ONCE = "that formula applied once, then the unembedding's weights, gives the model's own logits"
+
+
+def _own(trace: Trace) -> tuple[float, Tensor]:
+    """The model's own last logits, from its forward pass and not from the attribution: how far the norm's formula and
+    the unembedding are from them (relative error), and answer - foil (or - the mean of the vocabulary) [prompt]."""
+    model, prompts = trace.model, trace.prompts
+    norm, unembedding = trace.anatomy.final_norm, trace.anatomy.unembedding
+    assert norm is not None and prompts.answers is not None
+    rows = norm(trace.rows("resid_post", model.n_layers - 1, prompts.at(-1)).double())
     weight, bias = unembedding.linear.weight.detach(), unembedding.bias
-    parts = [rows.to(weight.device) @ columns.double() for columns in weight.split(8192, dim=1)]  # of the vocabulary
-    logits = torch.cat(parts, dim=1) if bias is None else torch.cat(parts, dim=1) + bias.detach().double()
-    own = trace.logits[torch.arange(len(prompts)), prompts.at(-1)]
-    statement = "that formula applied once, then the unembedding's weights, gives the model's own logits"
-    return Check("norm applied once", statement, relative_error(unembedding.finish(logits), own), allowed)
+    apart, values = Distance(), []
+    for some, own in _last_logits(trace):
+        mine, columns = rows[some].to(weight.device), weight.split(8192, dim=1)  # of the vocabulary
+        logits = torch.cat([mine @ c.double() for c in columns], dim=1)
+        logits = unembedding.finish(logits if bias is None else logits + bias.detach().double()).cpu()
+        own = own.double().cpu()
+        apart.add(logits, own)
+        foils = None if prompts.foils is None else prompts.foils[some]
+        answer = own.gather(1, prompts.answers[some, None])[:, 0]
+        values.append(answer - (own.mean(-1) if foils is None else own.gather(1, foils[:, None])[:, 0]))
+    return apart.relative, torch.cat(values)
+
+
+def _last_logits(trace: Trace) -> Iterator[tuple[list[int], Tensor]]:
+    """Logits [prompt, vocab] at the last tokens by whole forward passes, a bounded number of logits at a time."""
+    model, prompts = trace.model, trace.prompts
+
+    def run(some: list[int]) -> Tensor:
+        part = prompts.part(some)
+        with steady(model.hf):
+            return model.forward(part)[torch.arange(len(part)), part.at(-1)]
+
+    return in_parts(len(prompts), logits_at_once(prompts.n_positions * model.vocab_size), run)
 
 
 def _embedding(trace: Trace, allowed: float) -> Check:
@@ -71,13 +99,25 @@ def _embedding(trace: Trace, allowed: float) -> Check:
         first = trace["resid_pre", 0]
         return Check("embedding", "what enters block 0 is one term: what precedes it is no sum of embeddings",
                      relative_error(_real(trace, first), _real(trace, start)), allowed)  # fmt: skip
-    seen: list[Tensor] = []
-    with steady(trace.model.hf), Hooks() as hooks:
-        for part in parts:
-            hooks.after(part.module, _collector(seen, part.scale))
-        trace.model.forward(trace.prompts, all_logits=False)
-    total = sum((x.double().expand(start.shape) for x in seen), torch.zeros_like(start, dtype=torch.float64))
-    return Check("embedding", statement, relative_error(_real(trace, total), _real(trace, start)), allowed)
+    model, apart = trace.model, Distance()
+
+    def run(some: list[int]) -> Tensor:
+        seen: list[Tensor] = []
+        with steady(model.hf), Hooks() as hooks, suppress(Enough):
+            for part in parts:
+                hooks.after(part.module, _collector(seen, part.scale))
+            hooks.before(trace.anatomy.blocks[0].module, _enough)
+            model.forward(trace.prompts.padded(some), all_logits=False)
+        return sum((x.double().expand(start[some].shape) for x in seen), torch.zeros_like(start[some]).double())
+
+    for some, total in in_parts(len(trace.prompts), at_once(trace.prompts), run):
+        real = trace.prompts.mask[some]
+        apart.add(total[real.to(total.device)], start[some][real.to(start.device)])
+    return Check("embedding", statement, apart.relative, allowed)
+
+
+def _enough(*_: Any) -> None:
+    raise Enough
 
 
 def _collector(seen: list[Tensor], scale: float) -> Callable[[nn.Module, tuple, dict, Any], None]:
@@ -92,12 +132,13 @@ def _residual(trace: Trace, allowed: float) -> list[Check]:
     for block in trace.anatomy.blocks:
         if not block.writes or any(write.kind not in ("attn", "mlp") for write in block.writes):
             continue
-        total = trace["resid_pre", block.layer].double()
-        for write in block.writes:
-            total = total + trace[f"{write.kind}_out", block.layer].double()
-        error = relative_error(_real(trace, total), _real(trace, trace["resid_post", block.layer]))
-        parts = " + ".join(f"{write.kind}_out" for write in block.writes)
-        made.append(Check(f"residual sum, L{block.layer}", f"resid_post = resid_pre + {parts}", error, allowed))
+        writes, apart = [f"{write.kind}_out" for write in block.writes], Distance()
+        for some, seen in trace.each(block.layer, ["resid_pre", *writes, "resid_post"]):
+            real = trace.prompts.mask[some, : seen["resid_pre"].shape[1]]
+            one = {name: x[real.to(x.device)].to("cpu", torch.float64) for name, x in seen.items()}
+            apart.add(one["resid_pre"] + sum(one[name] for name in writes), one["resid_post"])
+        statement = f"resid_post = resid_pre + {' + '.join(writes)}"
+        made.append(Check(f"residual sum, L{block.layer}", statement, apart.relative, allowed))
     return made
 
 
@@ -118,18 +159,12 @@ def _later_tokens(trace: Trace, allowed: float) -> Check:
     return Check("later tokens", statement, worst, allowed)
 
 
-def _complete(trace: Trace, by: str, terms: xr.DataArray, allowed: float) -> Check:
-    """The sum over terms against the model's own logits, from its forward pass and not from the attribution."""
-    prompts = trace.prompts
-    logits = trace.logits.double().cpu()
-    last = logits[torch.arange(len(prompts)), prompts.at(-1)]
-    assert prompts.answers is not None
-    own = last.gather(1, prompts.answers[:, None])[:, 0]
-    own = own - (last.mean(-1) if prompts.foils is None else last.gather(1, prompts.foils[:, None])[:, 0])
+def _complete(trace: Trace, own: Tensor, by: str, terms: xr.DataArray, allowed: float) -> Check:
+    """The sum over terms against the model's own value [prompt]."""
     summed = torch.from_numpy(terms.sum("term").values)
     size = torch.from_numpy(abs(terms).sum("term").values)
     error = float(((summed - own).abs() / size).max())
-    what = "answer - mean of the vocabulary" if prompts.foils is None else "answer - foil"
+    what = "answer - mean of the vocabulary" if trace.prompts.foils is None else "answer - foil"
     name = f"sum by {by.removeprefix('by_')}"
     return Check(
         name,

@@ -8,12 +8,13 @@ stream; Ba et al. 2016 and Zhang & Sennrich 2019 for the norms).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import torch
 import xarray as xr
+from torch import Tensor
 
 from ...errors import BadInput, Refused
 from ...model import Model
@@ -30,6 +31,7 @@ from ...trace import Trace
 from ..study import Study, grouped, only
 from .checks import checks
 from .findings import findings, headline
+from .settings import Settings
 
 SPLITS = ("layer", "component", "head", "source")
 CAVEATS = [
@@ -39,24 +41,6 @@ CAVEATS = [
     "Only differences between logits have a meaning: adding a constant to all logits of a position changes no "
     "probability. So the quantity taken apart is answer minus foil, or answer minus the mean of the vocabulary.",
 ]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is asked. Answers and foils: one for all prompts, or one each. Without answers, the model's own first
-    choice. Without foils, the answer is contrasted with the mean of the vocabulary.
-    """
-
-    prompts: tuple[str, ...]
-    answers: tuple[Token, ...] = ()
-    foils: tuple[Token, ...] = ()
-    bos: bool | None = None
-    top: int = 10
-
-
-def demo() -> Settings:
-    """A fact that the pocket model knows, against another capital."""
-    return Settings(("The capital of Poland is",), (" Warsaw",), (" Berlin",))
 
 
 def run(model: Model, settings: Settings) -> Study:
@@ -70,7 +54,8 @@ def run(model: Model, settings: Settings) -> Study:
         list(settings.prompts), answers=settings.answers or None, foils=settings.foils or None, bos=settings.bos
     )
     if prompts.answers is None:
-        prompts.answers = Trace(model, prompts).logits_at(-1).argmax(-1).cpu()
+        chosen = [logits.argmax(-1).cpu() for _, logits in Trace(model, prompts).each_logits(prompts.at(-1))]
+        prompts.answers = torch.cat(chosen)
     trace = model.trace(prompts)
     toward = "contrast" if prompts.foils is not None else "centred"
     part = Parts(model, prompts, settings)
@@ -119,38 +104,31 @@ def _asked(prompts: Prompts) -> list[Token]:
 def next_tokens(trace: Trace, top: int) -> xr.Dataset:
     """The model's first choices after each prompt, and where answer and foil stand among all tokens (rank from 0)."""
     prompts, model = trace.prompts, trace.model
-    log_p, logits = _log_probabilities(trace)
-    values, ids = logits.topk(min(top, logits.shape[-1]))
-    tokens = [token_texts(model.tokenizer, row) for row in ids.tolist()]
-    table = {
-        "token_id": (("prompt", "rank"), ids.cpu().numpy()),
-        "token": (("prompt", "rank"), tokens),
-        "logit": (("prompt", "rank"), values.cpu().numpy()),
-        "probability": (("prompt", "rank"), log_p.gather(1, ids).exp().cpu().numpy()),
-    }
-    for kind, column in (("answer", prompts.answers), ("foil", prompts.foils)):
-        if column is not None:
-            table |= _standing(model, kind, column, log_p, logits)
-    coords = {**prompt_coords(prompts), "rank": range(ids.shape[1])}
+    asked = {k: ids for k, ids in (("answer", prompts.answers), ("foil", prompts.foils)) if ids is not None}
+    parts = [
+        _choices(logits.double().cpu(), top, {kind: ids[some] for kind, ids in asked.items()})
+        for some, logits in trace.each_logits(prompts.at(-1))
+    ]
+    found = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+    table: dict[str, Any] = {k: (("prompt", "rank")[: v.ndim], v) for k, v in found.items()}
+    table["token"] = (("prompt", "rank"), [token_texts(model.tokenizer, row) for row in found["token_id"].tolist()])
+    table |= {kind: ("prompt", token_texts(model.tokenizer, ids)) for kind, ids in asked.items()}
+    coords = {**prompt_coords(prompts), "rank": range(found["token_id"].shape[1])}
     return xr.Dataset(table, coords, run_card(model, prompts, units="logits; probability"))
 
 
-def _log_probabilities(trace: Trace) -> tuple[torch.Tensor, torch.Tensor]:
-    logits = trace.logits_at(-1).double()
-    return torch.log_softmax(logits, -1), logits
-
-
-def _standing(
-    model: Model, kind: str, column: torch.Tensor, log_p: torch.Tensor, logits: torch.Tensor
-) -> dict[str, Any]:
-    """Token, rank, probability and logit of one token a prompt."""
-    mine = logits.gather(1, column.to(logits.device)[:, None])
-    return {
-        kind: ("prompt", token_texts(model.tokenizer, column)),
-        f"{kind}_rank": ("prompt", (logits > mine).sum(-1).cpu().numpy()),
-        f"{kind}_probability": ("prompt", log_p.gather(1, column.to(log_p.device)[:, None])[:, 0].exp().cpu().numpy()),
-        f"{kind}_logit": ("prompt", mine[:, 0].cpu().numpy()),
-    }
+def _choices(logits: Tensor, top: int, asked: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of some prompts: ids, logits and probabilities of the first choices, and rank, probability and logit of one asked
+    token a prompt."""
+    log_p = torch.log_softmax(logits, -1)
+    values, ids = logits.topk(min(top, logits.shape[-1]))
+    found = {"token_id": ids, "logit": values, "probability": log_p.gather(1, ids).exp()}
+    for kind, column in asked.items():
+        mine = logits.gather(1, column[:, None])
+        found[f"{kind}_rank"] = (logits > mine).sum(-1)
+        found[f"{kind}_probability"] = log_p.gather(1, column[:, None])[:, 0].exp()
+        found[f"{kind}_logit"] = mine[:, 0]
+    return found
 
 
 def _written(terms: xr.DataArray) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Study two: the indirect object, from behaviour to heads."""
 
-from .run import Settings, demo, run
+from .run import run
+from .settings import Settings, demo
 
 __all__ = ["Settings", "demo", "run"]

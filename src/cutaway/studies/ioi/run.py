@@ -10,7 +10,7 @@ arXiv 2309.16042; Heimersheim & Nanda 2024, arXiv 2404.15255); the task of Wang 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -34,36 +34,10 @@ from ..threads import threads_for
 from .checks import checks
 from .findings import findings, headline
 from .heads import attention_table, choose, halves, head_table, stability
+from .settings import Settings
 from .sweeps import Head, Sweeper, ablations, logit_difference
 
 PAIRS = (("S2", "S1"), ("S2", "S1+1"), ("END", "S2"), ("END", "IO"), ("END", "S1"))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is asked.
-
-    Args:
-        families: lexical draws, four prompts each. frames: keys of the task's frames; default all.
-        corruption: of the runs that clean activations are put into: swap, s2, abc or random.
-        top: heads looked at closely. smallest: smallest effect of interest, as a share of clean - corrupted.
-        rows: rows of repeated random ids for the head scores.
-    """
-
-    families: int = 24
-    seed: int = 0
-    frames: tuple[str, ...] | None = None
-    corruption: str = "s2"
-    top: int = 6
-    smallest: float = 0.05
-    level: float = 0.95
-    rows: int = 16
-    bos: bool | None = None
-
-
-def demo() -> Settings:
-    """Held-out pairs of names for the pocket model, few enough to wait for."""
-    return Settings(families=12, top=4, rows=8)
 
 
 CAVEATS = [

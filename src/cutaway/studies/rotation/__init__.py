@@ -1,5 +1,6 @@
 """The study of rotations: how far each block turns a token's vector, against controls."""
 
-from .run import Settings, demo, run
+from .run import run
+from .settings import Settings, demo
 
 __all__ = ["Settings", "demo", "run"]

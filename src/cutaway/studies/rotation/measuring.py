@@ -99,6 +99,10 @@ def random_updates(
     [space, layer]."""
     norm = turns["norm"].isel(depth=slice(None, -1)).transpose("space", "occurrence", "depth").values
     update = turns["update"].transpose("space", "occurrence", "layer").values
-    drawn = np.rad2deg(random_update_angles(norm, update, d_model, draws, seed))  # [draw, space, occurrence, layer]
-    low, high = np.quantile(drawn.mean(2), [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return drawn.mean(0), (low, high)
+    total, means = np.zeros(update.shape), []
+    for draw in range(draws):  # none of which is kept
+        (one,) = np.rad2deg(random_update_angles(norm, update, d_model, 1, (seed, draw)))
+        total += one
+        means.append(one.mean(1))  # [space, layer]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return total / draws, (low, high)

@@ -15,7 +15,7 @@ from ...errors import BadInput
 from ...geometry.subspaces import Spectrum, Subspace, load_subspaces
 
 if TYPE_CHECKING:
-    from .run import Settings
+    from .settings import Settings
 
 Spaces = dict[int, Subspace]
 

@@ -14,7 +14,7 @@ from ...tasks.passages import passages
 from ...tasks.texts import read_texts
 
 if TYPE_CHECKING:
-    from .run import Settings
+    from .settings import Settings
 
 
 @dataclass(frozen=True)

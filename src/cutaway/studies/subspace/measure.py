@@ -20,6 +20,7 @@ from ...errors import Refused
 from ...geometry.moments import recorded_rows
 from ...metrics import next_token_kl, next_token_log_prob
 from ...model import Model
+from ...parts import slices
 from ...prompts import Prompts
 from ...results import prompt_coords
 from ...stats import bootstrap, max_t, mean_interval, normalized_effect
@@ -29,6 +30,8 @@ Array = NDArray[np.float64]
 FIRST = 2
 """The first token that is scored: position 0 is not edited, and token 1 is predicted there."""
 BUDGET = 1024
+GRID = 2**23
+"""Numbers [prompt, layer, edit, read] of one sweep: more edits than that are swept some at a time."""
 
 
 def measure(model: Model, test: Prompts, made: Arms) -> xr.Dataset:
@@ -43,26 +46,28 @@ def measure(model: Model, test: Prompts, made: Arms) -> xr.Dataset:
     """
     close = [arm for arm in made.every if not arm.draw and arm.component is None]
     rest = [arm for arm in made.every if arm.draw or arm.component is not None]
-    near = _swept(model, test, close, [next_token_log_prob, next_token_kl])
-    far = _swept(model, test, rest, next_token_log_prob) if rest else None
-    names = [arm.name for arm in made.every]
-    effect = near["effect"].sel(metric="next_token_log_prob", drop=True)
-    if far is not None:
-        effect = xr.concat([effect, far["effect"]], "edit")
-    every = effect.sel(edit=names).transpose("prompt", "layer", "edit", "read").values
-    kl = np.full(every.shape[:3], np.nan)
-    found = near["value"].sel(metric="next_token_kl").transpose("prompt", "layer", "edit", "read").values
-    kl[:, :, [names.index(arm.name) for arm in close]] = scored_mean(found)
-    n, width = len(test), test.n_positions
-    token = np.full((n, every.shape[1], width), np.nan)
-    token[:, :, 1:] = every[:, :, names.index("removed")]
+    names, n, width = [arm.name for arm in made.every], len(test), test.n_positions
+    effect = np.full((n, len(made.spectra), len(names)), np.nan)
+    kl, token = np.full_like(effect, np.nan), np.full((n, len(made.spectra), width), np.nan)
+    for metrics, group in (([next_token_log_prob, next_token_kl], close), ([next_token_log_prob], rest)):
+        for some in slices(len(group), max(1, GRID // (n * len(made.spectra) * width * len(metrics)))):
+            swept, found = [arm.name for arm in group[some]], _swept(model, test, group[some], metrics)
+            index = [names.index(name) for name in swept]
+            each = found.sel(edit=swept).transpose("prompt", "layer", "edit", "read", ...)
+            change = each["effect"] if len(metrics) == 1 else each["effect"].sel(metric="next_token_log_prob")
+            moved = change.values
+            effect[:, :, index] = scored_mean(moved)
+            if group is close:
+                kl[:, :, index] = scored_mean(each["value"].sel(metric="next_token_kl").values)
+            if "removed" in swept:
+                token[:, :, 1:] = moved[:, :, swept.index("removed")]
+                base, first = found["base"].sel(metric="next_token_log_prob").values, found.attrs
     token[:, :, :FIRST] = np.nan
     token = token.round(7)  # below what float32 can tell, and half the size of the file
-    base = near["base"].sel(metric="next_token_log_prob").values
     dims = ("prompt", "layer", "arm")
     return xr.Dataset(
         {
-            "effect": (dims, scored_mean(every)),
+            "effect": (dims, effect),
             "kl": (dims, kl),
             "norm": (dims, norms(model, test, made)),
             "token_effect": (("prompt", "layer", "position"), token),
@@ -74,7 +79,7 @@ def measure(model: Model, test: Prompts, made: Arms) -> xr.Dataset:
             "arm": names,
             "kind": ("arm", [arm.kind for arm in made.every]),
         },
-        {"path": near.attrs["path"], "plan": near.attrs["plan"], "units": "nats a token"},
+        {"path": first["path"], "plan": first["plan"], "units": "nats a token"},
     )
 
 

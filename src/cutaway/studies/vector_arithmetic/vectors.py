@@ -14,6 +14,7 @@ from ...controls import Material
 from ...directions import Direction, activations, difference_of_means, update
 from ...edits.making import add
 from ...errors import BadInput, Refused
+from ...finite import NotFinite
 from ...geometry.moments import moments
 from ...model import Model
 from ...readout.linear import LinearReadout
@@ -93,6 +94,8 @@ def kinds(model: Model, fit: Relation, other: Relation, chosen: Direction, site:
     for name, make in made.items():
         try:
             found[name] = make().scaled_to(chosen.norm)
+        except NotFinite:
+            raise
         except (BadInput, Refused):
             continue  # this model has no such part, or it writes nothing
     return found
