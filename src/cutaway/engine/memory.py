@@ -32,6 +32,9 @@ MASKS, COLUMNS = 2, 5
 KEPT = 1.5
 """What an allocator holds over what is alive: freed blocks of the wrong size. Measured on Linux, on the CPU."""
 
+PARTS = 1.25
+"""The same where reference prompts run part by part: some of the part before is still there. Measured likewise."""
+
 CELL = 400
 """Bytes that a cell's plan takes."""
 
@@ -121,7 +124,7 @@ def estimate(
     making = tokens * together * running(positions)
     n, width = reference
     float64 = 3 * inside(width)  # the real tokens of a site, as they are and in double precision
-    means = n * width * (stream + inside(width) + max(running(width), float64))
+    means = int(PARTS * n * width * (stream + inside(width) + max(running(width), float64)))
     here = prompts * wave_tokens
     seen = prompts * (prefix + copied + wave_tokens)
     scores = PATTERNS if "pattern" in edited else SCORES if sizes.patterns or edited & {"q", "k", "v"} else 0
