@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import cutaway
+from conftest import pair_file
 from cutaway.cli import run as command
 from cutaway.edits.making import ablate
 from cutaway.ledger import ledger
@@ -429,6 +430,26 @@ def test_patch_from_a_file_of_pairs(capsys, tmp_path):
     made = xr.Dataset.from_dict(json.loads(capsys.readouterr().out)["result"])
     found = study().arrays["patch_resid_pre"]["effect"].sel(position=["S2", "END"]).values
     np.testing.assert_allclose(made["effect"].values.astype(float), found, atol=1e-4)
+
+
+@pytest.mark.parametrize("asked", [
+    ["--site", "z", "--layers", "2-3", "--heads", "1,3", "--corruption", "abc"],
+    ["--how", "noise", "--layers", "2", "--positions", "S2,-1", "--no-bos"],
+    ["--how", "zero", "--site", "mlp_act", "--layers", "1", "--neurons", "0-5,9"],
+    ["--how", "mean", "--site", "attn_out", "--layers", "4", "--metric", "log_prob"],
+    ["--how", "resample", "--site", "mlp_out", "--layers", "4", "--seed", "3"],
+    ["--site", "pattern", "--layers", "3", "--heads", "all", "--queries", "END", "--keys", "S2,IO"],
+    ["--pairs"],
+], ids=lambda asked: " ".join(asked))  # fmt: skip
+def test_the_python_of_a_patch_makes_the_same_grid(capsys, tmp_path, asked):
+    given = [*asked, str(pair_file(tmp_path)), "--layers", "2"] if asked == ["--pairs"] else [*asked, "--families", "4"]
+    assert command(["patch", *given, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    space: dict[str, object] = {}
+    exec(facts["python"], space)
+    want, found = xr.Dataset.from_dict(facts["result"])["effect"], space["found"]["effect"].mean("prompt")
+    assert {str(d): n for d, n in want.sizes.items() if d != "cell"} == dict(found.sizes)
+    np.testing.assert_allclose(found.values.ravel(), want.values.astype(float).ravel(), atol=1e-4)
 
 
 @pytest.mark.parametrize("bos", [True, False])

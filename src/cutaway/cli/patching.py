@@ -37,7 +37,14 @@ SITES = (
 HEADS = ("z", "q", "k", "v", "pattern")
 NUMBERED, PLACED = ("layers", "heads", "neurons"), ("positions", "queries", "keys")
 METRICS = ("logit_diff", "logit", "log_prob", "prob", "rank", "entropy")
-HOW = ("denoise", "noise", "zero", "mean", "resample")
+CALLS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "denoise": ("corrupt", "patch", {"source": "clean"}),
+    "noise": ("clean", "patch", {"source": "corrupt"}),
+    "zero": ("clean", "ablate", {"how": "zero"}),
+    "mean": ("clean", "ablate", {"mean_of": "corrupt", "by": ("position", "template")}),
+    "resample": ("clean", "ablate", {"resample_from": "corrupt"}),
+}
+"""How: the run that is edited, the function that makes the edit, and what it is given, runs by their names."""
 _PAIRS = "Instead of a task: JSON lines with clean, corrupt, answer, foil, family, roles; - is standard input."
 _HOW = "denoise: clean into corrupted; noise: corrupted into clean; else what replaces it in the clean run."
 _SELECT = 'Such as "0-5,7", or "all" together; default: each.'
@@ -59,7 +66,7 @@ _PLACES = 'Of a pattern: roles or indices, "each" or "all"; default: all.'
 @click.option("--task", "name", type=click.Choice(list(TASKS)), default="ioi", show_default=True, help="The prompts.")
 @click.option("--pairs", "pairs_file", type=click.Path(path_type=Path, dir_okay=False), help=_PAIRS)
 @click.option("--site", type=click.Choice(SITES), default="resid_pre", show_default=True, help="What is replaced.")
-@click.option("--how", type=click.Choice(HOW), default="denoise", show_default=True, help=_HOW)
+@click.option("--how", type=click.Choice(list(CALLS)), default="denoise", show_default=True, help=_HOW)
 @click.option("--corruption", help="Which of the task's corruptions; default: its first.")
 @click.option("--positions", help='Roles or indices, "each" or "all"; default: the task\'s roles, or all for heads.')
 @click.option("--layers", help=_SELECT)
@@ -109,7 +116,7 @@ def patch(
     from ..report.sweep import sweep_document, sweep_page
 
     facts = {"task": prompts.name, "note": prompts.note(), **{k: _plain(v) for k, v in given.items()}}
-    whole = sweep_document(found, facts, session.command)
+    whole = sweep_document(found, facts, session.command, python_of(opened, prompts, given))
     if folder:
         files = {"report.html": sweep_page(found, whole), "command.txt": session.command + "\n"}
         save_result(folder, {"sweep": found}, whole, files, force)
@@ -131,8 +138,7 @@ def chosen(opened: Model, given: dict[str, Any]) -> tuple[Task, Prompts, Edits]:
     Raises:
         BadInput: a choice that does not exist for this task or model.
     """
-    from ..edits.making import ablate
-    from ..edits.making import patch as patched
+    from ..edits import making
     from ..tasks import make_task
     from ..tasks.pairs import pairs
 
@@ -143,18 +149,49 @@ def chosen(opened: Model, given: dict[str, Any]) -> tuple[Task, Prompts, Edits]:
         task = pairs(opened, path, given["bos"], text)
     else:
         task = make_task(given["name"], opened, families=given["families"], seed=given["seed"], bos=given["bos"])
-    clean, corrupt = task.clean, task.corrupt(given["corruption"])
-    site, how = given["site"], given["how"]
-    where = _where(given, task)
-    if how == "denoise":
-        return task, corrupt, patched(site, source=clean, **where)
-    if how == "noise":
-        return task, clean, patched(site, source=corrupt, **where)
-    if how == "zero":
-        return task, clean, ablate(site, how="zero", **where)
-    if how == "mean":
-        return task, clean, ablate(site, mean_of=corrupt, by=("position", "template"), **where)
-    return task, clean, ablate(site, resample_from=corrupt, seed=given["seed"], **where)
+    runs = {"clean": task.clean, "corrupt": task.corrupt(given["corruption"])}
+    base, function, options = _call(given)
+    options = {key: runs.get(value, value) if isinstance(value, str) else value for key, value in options.items()}
+    edit = getattr(making, function)(given["site"], **options, **_where(given, task))
+    return task, runs[base], edit
+
+
+def _call(given: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    base, function, options = CALLS[given["how"]]
+    return base, function, options | ({"seed": given["seed"]} if given["how"] == "resample" else {})
+
+
+def python_of(opened: Model, task: Task, given: dict[str, Any]) -> str:
+    """The Python that makes the same sweep; "" where its pairs came on standard input."""
+    base, function, options = _call(given)
+    path, bos = given["pairs_file"], given["bos"]
+    if str(path) == "-":
+        return ""
+    if path is None:
+        more = f"families={given['families']}, seed={given['seed']}" + ("" if bos is None else f", bos={bos}")
+        made = ["from cutaway.tasks import make_task", f"task = make_task({given['name']!r}, m, {more})"]
+    else:
+        made = [
+            "from pathlib import Path",
+            "from cutaway.tasks.pairs import pairs",
+            f"task = pairs(m, Path({str(path)!r}), {bos})",
+        ]
+    asked = [f"{key}={value if value in ('clean', 'corrupt') else repr(value)}" for key, value in options.items()]
+    asked += [f"{key}={value!r}" for key, value in _where(given, task).items()]
+    corruption = "" if given["corruption"] is None else repr(given["corruption"])
+    *imports, task_is = made
+    return "\n".join(
+        [
+            "import cutaway",
+            *imports,
+            f"m = cutaway.load({opened.name!r}, dtype={str(opened.dtype).removeprefix('torch.')!r})",
+            task_is,
+            f"clean, corrupt = task.clean, task.corrupt({corruption})",
+            f"edits = cutaway.{function}({given['site']!r}, {', '.join(asked)})",
+            f"found = cutaway.sweep(m, {base}, edits, metric={given['metric']!r})",
+            "cutaway.show(found)",
+        ]
+    )
 
 
 def planned(opened: Model, base: Prompts, edits: Edits, given: dict[str, Any]) -> str:

@@ -47,7 +47,12 @@ def sweep_sections(found: xr.Dataset, facts: Mapping[str, Any]) -> tuple[str, st
     notes = [text for text in (settings.get("note", ""), *warnings) if text]
     pictures: list[Picture | Table | Verbatim] = [
         effect_grid(
-            part, f"{how} {site}{where}", caption, unit, "share" if shares else "effect", code=_code(found, settings)
+            part,
+            f"{how} {site}{where}",
+            caption,
+            unit,
+            "share" if shares else "effect",
+            code=str(facts.get("python") or ""),
         )
         for where, part in _facets(found)
     ]
@@ -75,9 +80,9 @@ def sweep_sections(found: xr.Dataset, facts: Mapping[str, Any]) -> tuple[str, st
     return shown_text(headline(found, settings)), subtitle, sections
 
 
-def sweep_document(found: xr.Dataset, settings: Mapping[str, Any], command: str) -> dict[str, Any]:
-    """What goes with a sweep as JSON."""
-    return document("patch", settings=settings, result=found, command=command)
+def sweep_document(found: xr.Dataset, settings: Mapping[str, Any], command: str, python: str) -> dict[str, Any]:
+    """What goes with a sweep as JSON. `command`, `python`: what makes it again."""
+    return document("patch", settings=settings, result=found, command=command, python=python)
 
 
 def open_sweep(folder: Any) -> Content:
@@ -155,23 +160,3 @@ def _largest(found: xr.Dataset, top: int = 12) -> Table:
     columns = [*dims, "effect [95 % interval]", "p corrected", "share"]
     caption = f"The {len(rows)} largest of {effect.size} cells; p by sign-flip max-T over all of them."
     return Table(caption, columns, rows, ["position"], places=places)
-
-
-def _code(found: xr.Dataset, settings: Mapping[str, Any]) -> str:
-    """The Python that makes the grid, for the tasks that ship with the package."""
-    how, site, metric = settings["how"], settings["site"], settings["metric"]
-    if settings.get("pairs_file") or how not in ("denoise", "noise"):
-        return ""
-    which = f"({settings['corruption']!r})" if settings.get("corruption") else "()"
-    base, source = ("corrupt", "task.clean") if how == "denoise" else ("task.clean", "corrupt")
-    return "\n".join(
-        [
-            "import cutaway",
-            "from cutaway.tasks import make_task",
-            f"m = cutaway.load({str(found.attrs['model'])!r})",
-            f"task = make_task({settings['name']!r}, m, families={settings['families']}, seed={settings['seed']})",
-            f"corrupt = task.corrupt{which}",
-            f"found = cutaway.sweep(m, {base}, cutaway.patch({site!r}, source={source}), metric={metric!r})",
-            "cutaway.show(found)",
-        ]
-    )
