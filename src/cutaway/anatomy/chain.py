@@ -62,4 +62,4 @@ def _hands_on(calls: list[tuple[int, Tensor | None, Tensor | None]]) -> bool:
     if any(x is None or y is None or x.shape != y.shape or not x.is_floating_point() for _, x, y in calls):
         return False
     links = itertools.pairwise(calls)
-    return all(torch.equal(y, x.to(y.device)) for (_, _, y), (_, x, _) in links)  # type: ignore[union-attr]
+    return all(torch.equal(y, x.to(y.device)) for (_, _, y), (_, x, _) in links)  # type: ignore[arg-type,union-attr]
