@@ -506,6 +506,22 @@ def test_a_bad_choice_is_one_message(capsys, args, message):
     assert message in capsys.readouterr().err
 
 
+def test_in_parts_and_in_smaller_waves_it_is_the_same(monkeypatch):
+    settings = Settings(families=4, top=2, rows=2)
+    whole, parts = run(pocket(), settings), []
+    at_once = cutaway.model.at_once
+    monkeypatch.setattr(cutaway.model, "at_once", lambda p, tokens: parts.append(len(p)) or at_once(p, 100))
+    monkeypatch.setattr("cutaway.studies.effects.TOKENS", 100)
+    again = run(pocket(), settings)
+    assert parts and again.ok and again.title == whole.title
+    for name, array in whole.arrays.items():
+        one, two = (x.to_dataset(name="it") if isinstance(x, xr.DataArray) else x for x in (array, again.arrays[name]))
+        assert one.sizes == two.sizes
+        for variable in one.data_vars:
+            if one[variable].dtype.kind == "f":
+                assert np.allclose(one[variable], two[variable], atol=1e-3, equal_nan=True), (name, variable)
+
+
 def test_study_command_writes_a_folder(tmp_path):
     folder = tmp_path / "out"
     assert command(["study", "ioi", "--families", "4", "--top", "2", "-q", "-o", str(folder)]) == 0

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .. import sweep
 from ..errors import Refused
 from ..model import Model
+from ..parts import TOKENS
 from ..prompts import Prompts
 from ..stats import max_t, mean_interval, normalized_effect
 
@@ -19,8 +20,8 @@ Array = NDArray[np.float64]
 
 
 def swept(model: Model, base: Prompts, edits: Any, metric: Any = "logit_diff") -> xr.Dataset:
-    """`cutaway.sweep` with all prompts in one group: a task's are few, and a wave is then about one copy of them."""
-    return sweep(model, base, edits, metric, budget=max(1024, len(base) * base.n_positions))
+    """`cutaway.sweep` with all prompts of a usual task in one group: a wave is then about one copy of them."""
+    return sweep(model, base, edits, metric, budget=min(max(1024, len(base) * base.n_positions), TOKENS))
 
 
 def effects(

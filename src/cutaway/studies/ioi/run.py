@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from ...errors import Refused
 from ...finite import named
@@ -72,8 +73,8 @@ def _run(model: Model, settings: Settings) -> Study:
     part = sweeper.part
     arrays: dict[str, Any] = {
         "behaviour": part("behaviour", lambda: behaviour(sweeper)),
-        "depth": part("depth", lambda: depth(sweeper.clean)),
-        "cumulative": part("cumulative", lambda: cumulative(sweeper.clean)),
+        "depth": part("depth", lambda: model.over(sweeper.clean, depth)),
+        "cumulative": part("cumulative", lambda: model.over(sweeper.clean, cumulative)),
     }
     both = attributions(sweeper, arrays)
     arrays |= sweeper.patching()
@@ -81,7 +82,7 @@ def _run(model: Model, settings: Settings) -> Study:
         arrays["direct"] = sweeper.direct(*both)
     scored, attended = (
         partial(part, "head scores", lambda: head_scores(model, settings.rows, seed=settings.seed), settings),
-        partial(part, "attention", lambda: role_attention(sweeper.clean, PAIRS)),
+        partial(part, "attention", lambda: model.over(sweeper.clean, partial(role_attention, pairs=PAIRS))),
     )
     scores = sweeper.attempt("head scores", scored)
     attention = sweeper.attempt("attention between roles", attended)
@@ -123,17 +124,13 @@ def _texts(sweeper: Sweeper) -> dict[str, str]:
 
 def behaviour(sweeper: Sweeper) -> xr.Dataset:
     """Each prompt's logit difference, clean and under every corruption, and the answer's rank and probability."""
-    task, clean = sweeper.task, sweeper.clean
+    model, task = sweeper.model, sweeper.task
     assert task.clean.answers is not None and task.clean.foils is not None
-    ranks, chances = [], []
-    for some, logits in clean.each_logits(task.clean.at(-1)):
-        ids = task.clean.answers[some, None].to(logits.device)
-        ranks.append((logits > logits.gather(1, ids)).sum(-1).cpu())
-        chances.append(logits.double().softmax(-1).gather(1, ids)[:, 0].cpu())
+    ranks, chances = torch.cat(model.over(task.clean, _chances)).T
     values = {"clean": sweeper.clean_value}
     for name, prompts in task.corruptions.items():
         same = name == sweeper.corruption
-        values[name] = sweeper.corrupt_value if same else logit_difference(sweeper.model.trace(prompts))
+        values[name] = sweeper.corrupt_value if same else logit_difference(model, prompts)
     stacked = np.stack(list(values.values()), axis=1)
     interval = mean_interval(stacked, task.clean.families, level=sweeper.level)
     text = [sweeper.model.token_text(int(t)) for t in task.clean.answers]
@@ -144,8 +141,8 @@ def behaviour(sweeper: Sweeper) -> xr.Dataset:
             "mean": ("run", interval.estimate),
             "low": ("run", interval.low),
             "high": ("run", interval.high),
-            "answer_rank": ("prompt", torch.cat(ranks).numpy()),
-            "answer_probability": ("prompt", torch.cat(chances).numpy()),
+            "answer_rank": ("prompt", ranks.long().numpy()),
+            "answer_probability": ("prompt", chances.numpy()),
             "answer": ("prompt", text),
             "foil": ("prompt", foil),
             "template": ("prompt", list(task.templates)),
@@ -153,6 +150,17 @@ def behaviour(sweeper: Sweeper) -> xr.Dataset:
         {**prompt_coords(task.clean), "run": list(values)},
         run_card(sweeper.model, task.clean, units="logits; probability", families=int(interval.units)),
     )
+
+
+def _chances(trace: Trace) -> Tensor:  # [prompt, 2]
+    """The answer's rank and probability at the last token."""
+    prompts, found = trace.prompts, []
+    assert prompts.answers is not None
+    for some, logits in trace.each_logits(prompts.at(-1)):
+        ids = prompts.answers[some, None].to(logits.device)
+        rank, chance = (logits > logits.gather(1, ids)).sum(-1), logits.double().softmax(-1).gather(1, ids)[:, 0]
+        found.append(torch.stack([rank.double(), chance], dim=1).cpu())
+    return torch.cat(found)
 
 
 def depth(trace: Trace) -> xr.Dataset:
@@ -198,8 +206,8 @@ def attributions(sweeper: Sweeper, arrays: dict[str, Any]) -> tuple[xr.DataArray
 
 
 def _attributed(sweeper: Sweeper, run: str, by: Any) -> xr.DataArray:
-    trace = sweeper.clean if run == "clean" else sweeper.corrupt
-    return sweeper.part(f"attribution by {by}, {run}", lambda: attribute(trace, by=by, toward="contrast"))
+    prompts, analysis = getattr(sweeper, run), partial(attribute, by=by, toward="contrast")
+    return sweeper.part(f"attribution by {by}, {run}", lambda: sweeper.model.over(prompts, analysis))
 
 
 def heads(sweeper: Sweeper, arrays: dict[str, Any], settings: Settings) -> dict[str, Any]:
@@ -221,7 +229,8 @@ def heads(sweeper: Sweeper, arrays: dict[str, Any], settings: Settings) -> dict[
     arrays["heads"] = head_table(sweeper, arrays, chosen, testing, settings.smallest)
     if "attention" in arrays:
         arrays["heads_attention"] = attention_table(arrays["attention"], chosen, testing, settings.level)
-        arrays["patterns"] = attention_patterns(sweeper.clean, [testing[0]])
+        shown = attention_patterns(sweeper.model.trace(sweeper.clean[testing[:1]]))
+        arrays["patterns"] = shown.assign_coords(prompt=testing[:1])
     some = sweeper.task[testing]
     ablated = partial(ablations, sweeper.model, some, chosen, settings.level)
     taken = sweeper.attempt("ablation", lambda: sweeper.part("ablation", ablated, some, chosen))

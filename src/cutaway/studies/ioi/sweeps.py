@@ -16,7 +16,7 @@ from ...edits.making import ablate, patch
 from ...errors import Refused
 from ...ledger import additivity, of_traces
 from ...model import Model
-from ...readout.attribution import attribute
+from ...prompts import Prompts
 from ...resume.parts import Parts
 from ...stats import max_t, mean_interval
 from ...tasks.ioi import ROLES
@@ -34,8 +34,12 @@ def name_of(head: Head) -> str:
 
 
 @torch.no_grad()
-def logit_difference(trace: Trace) -> Array:  # [prompt]
+def logit_difference(model: Model, prompts: Prompts) -> Array:  # [prompt]
     """logit(answer) - logit(foil) at the last token."""
+    return np.concatenate(model.over(prompts, _difference))
+
+
+def _difference(trace: Trace) -> Array:
     prompts = trace.prompts
     assert prompts.answers is not None and prompts.foils is not None
     pairs, parts = torch.stack([prompts.answers, prompts.foils], dim=1), []
@@ -47,7 +51,12 @@ def logit_difference(trace: Trace) -> Array:  # [prompt]
 
 @dataclass
 class Sweeper:
-    """A model and a task with their plain runs, and a record of what this model does not permit."""
+    """A model and a task, what the plain runs answer, and a record of what this model does not permit.
+
+    Attributes:
+        clean, corrupt: the prompts of the two runs. They are traced in parts by each analysis, and no trace is kept.
+        clean_value, corrupt_value, abc_value: logit differences [prompt].
+    """
 
     model: Model
     task: Task
@@ -58,17 +67,14 @@ class Sweeper:
     def __post_init__(self) -> None:
         self.families = self.task.clean.families
         self.part = Parts(self.model, self.task, self.corruption, self.level)
-        self.clean = self.model.trace(self.task.clean)
-        self.corrupt = self.model.trace(self.task.corrupt(self.corruption))
-        self.clean_value = logit_difference(self.clean)
-        self.corrupt_value = logit_difference(self.corrupt)
-        self.abc_value = logit_difference(self.model.trace(self.task.corrupt("abc")))
+        self.clean, self.corrupt = self.task.clean, self.task.corrupt(self.corruption)
+        plain = (self.clean, self.corrupt, self.task.corrupt("abc"))
+        self.clean_value, self.corrupt_value, self.abc_value = (logit_difference(self.model, p) for p in plain)
 
     def denoise(self, site: str, **where: Any) -> xr.Dataset:
         """Clean activations put into the corrupted run."""
-        corrupt = self.task.corrupt(self.corruption)
-        found = self._effects(corrupt, patch(site, source=self.task.clean, **where), self.clean_value)
-        return with_example(found, self.task.clean, corrupt)
+        found = self._effects(self.corrupt, patch(site, source=self.clean, **where), self.clean_value)
+        return with_example(found, self.clean, self.corrupt)
 
     def against_abc(self, noising: bool) -> xr.Dataset:
         """Heads patched between the clean run and one of three unrelated names.
@@ -76,7 +82,7 @@ class Sweeper:
         Under `swap` and `s2` the corrupted prompts are the family's other prompts, so noising would be the mirror image
         of denoising by construction. Here it is not.
         """
-        clean, abc = self.task.clean, self.task.corrupt("abc")
+        clean, abc = self.clean, self.task.corrupt("abc")
         if noising:
             return self._effects(clean, patch("z", source=abc), self.abc_value)
         return self._effects(abc, patch("z", source=clean), self.clean_value)
@@ -203,12 +209,12 @@ def _ledgers(
     model: Model, task: Task, heads: Sequence[Head], single: dict[tuple[str, str], Edits], level: float
 ) -> xr.Dataset:
     clean, families = task.clean, task.clean.families
-    before = model.trace(clean)
-    terms_before = attribute(before, by="head", toward="contrast")
 
     def one(method: str, head: Head) -> xr.Dataset:
-        after = model.trace(clean, edits=single[method, name_of(head)])
-        return of_traces(before, after, "z", head[0], base_terms=terms_before)
+        def entries(after: Trace) -> xr.Dataset:
+            return of_traces(model.trace(after.prompts), after, "z", head[0])
+
+        return model.over(clean, entries, edits=single[method, name_of(head)])  # type: ignore[no-any-return]
 
     tables = [[one(method, head) for head in heads] for method in METHODS]
     value = np.stack([np.stack([np.stack([t[p].values for p in PARTS], -1) for t in row], 1) for row in tables], 1)
