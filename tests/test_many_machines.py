@@ -147,7 +147,7 @@ def test_a_worker_that_hangs_is_ended_and_its_shard_run_again(
 
     here_ = os.getpid()
     given = {"metric": {"mine": metric}, "read": -1}
-    monkeypatch.setattr(pools, "LEAST", 2.0)
+    monkeypatch.setattr(pools, "LEAST", 6.0)  # a busy machine takes two for an ordinary one
     monkeypatch.setattr(pools, "TIMES", 3.0)
     with run_by(pool):
         found = faults.work(tmp_path / "store", **given)
