@@ -109,7 +109,6 @@ CASES = [
     Case("study ioi", 2000, 0, 0),
     Case("study subspace", 2000, 0, 0),
     Case("study attribution", 10_000, 0, 0),
-    Case("study ioi", 10_000, 0, 0),
 ]
 
 
