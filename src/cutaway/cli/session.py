@@ -53,9 +53,8 @@ class Session:
         self.resuming: Path | None = None  # the unfinished run that is continued
         self.continuing: str | None = None  # the command that continues this run, which was interrupted
         self.where = Where()
-        self.standard_input: Callable[[], str] = lambda: (
-            sys.stdin.read()
-        )  # all of it; of a run that can be continued as kept
+        # all of it; a run that can be continued keeps it, and gets the same again
+        self.standard_input: Callable[[], str] = lambda: sys.stdin.read()
         self.quiet = False
         self.debug = bool(os.environ.get("CUTAWAY_DEBUG"))
 
