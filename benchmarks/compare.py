@@ -209,6 +209,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--enough", type=float, default=120, help="no more rounds for who ran so many seconds")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--here", action="store_true", help="peers of this environment instead of one for each")
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "bench", help="environments, weights, logs")
     parser.add_argument("--out", type=Path, help="results as JSON (default: results.json in the build folder)")
     options = parser.parse_args()
@@ -229,7 +230,7 @@ def main() -> int:
     pythons: dict[str, Path] = {}
     for name in options.contenders:
         try:
-            pythons[name] = python_of(name, options.build)
+            pythons[name] = python_of(name, options.build, options.here)
         except RuntimeError as error:
             left_out[name] = f"no environment: {error}"
     rows: list[dict[str, Any]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -16,13 +17,17 @@ def pinned(name: str) -> str:
     return next(line for line in lines if line.startswith(f"{name}=="))
 
 
-def python_of(contender: str, folder: Path) -> Path:
+def python_of(contender: str, folder: Path, here: bool = False) -> Path:
     """The interpreter that runs a contender: this one, or the one of its own environment, made where it is missing.
+
+    `here`: this one in any case, where the contender is installed in it already (a machine without a package index).
 
     Raises:
         RuntimeError: the environment cannot be made; the message is the end of what pip said.
     """
-    if contender not in PEERS:
+    if here and contender in PEERS and find_spec(contender) is None:
+        raise RuntimeError(f"{contender} is not installed here")
+    if here or contender not in PEERS:
         return Path(sys.executable)
     where = folder / f"venv-{contender.replace('_', '-')}"
     python, ready = where / "bin" / "python", where / "ready.txt"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import cutaway
 from conftest import measured
@@ -129,6 +133,72 @@ def test_a_hook_that_a_model_came_with_acts_in_sweeps_too(name: str, module: str
     for site, got in values.items():
         want = contrast(brute_force_logits(hf, row, prompts.ids, [(site, 1, partial(zero_at, at=4))]))
         assert np.abs(got.values - want).max() < 1e-5, site
+
+
+def hooked(hf: nn.Module) -> None:
+    hf.model.layers[1].mlp.register_forward_hook(lambda m, args, out: out * 0.5)
+
+
+def hooked_before(hf: nn.Module) -> None:
+    hf.model.layers[1].self_attn.o_proj.register_forward_pre_hook(lambda m, args: (args[0] * 0.5,))
+
+
+def hooked_at_the_end(hf: nn.Module) -> None:
+    hf.lm_head.register_forward_hook(lambda m, args, out: out * 0.5)
+
+
+def exchanged(hf: nn.Module) -> None:
+    hf.model.layers[1].mlp.down_proj = copy.deepcopy(hf.model.layers[0].mlp.down_proj)
+
+
+def another_forward(hf: nn.Module) -> None:
+    mlp = hf.model.layers[1].mlp
+    mlp.forward = lambda x, own=mlp.forward: own(x) * 0.5
+
+
+def trained(hf: nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in hf.parameters():
+            parameter.mul_(1.5)
+
+
+ALTERED = [("llama", hooked), ("llama", hooked_before), ("llama", hooked_at_the_end), ("llama", exchanged),
+           ("llama", another_forward), ("llama", trained), ("gpt2", trained)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "alter"), ALTERED)
+def test_a_model_altered_after_it_was_opened_is_taken_as_it_is_now(
+    name: str, alter: Callable[[nn.Module], None]
+) -> None:
+    hf, row = build(name, "eager"), FAMILIES[name]
+    model, prompts = cutaway.Model(hf), base()
+    edit = cutaway.ablate("mlp_out", positions=4)
+    before = cutaway.sweep(model, prompts, edit)["value"]
+    alter(hf)
+    own = contrast(hf(prompts.ids).logits)
+    found = cutaway.sweep(model, prompts, edit)
+    trace = model.trace(prompts)
+    assert np.abs(found["base"].values - own).max() < 1e-5 > np.abs(contrast(trace.logits) - own).max()
+    with suppress(cutaway.Refused):
+        assert np.abs(cutaway.attribute(trace, by="head").sum("term") - own).max() < 1e-5
+    for layer in range(row.n_layers):
+        want = contrast(brute_force_logits(hf, row, prompts.ids, [("mlp_out", layer, partial(zero_at, at=4))]))
+        got = found["value"].sel(layer=layer).values.reshape(-1)
+        assert np.abs(got - want).max() < 1e-5 < np.abs(before.sel(layer=layer).values.reshape(-1) - want).max(), layer
+
+
+def test_hooks_that_come_and_go_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hf, times = build("llama", "eager"), []
+    own = cutaway.model.measure
+    monkeypatch.setattr("cutaway.model.measure", lambda *given: times.append(1) or own(*given))
+    model, prompts = cutaway.Model(hf), base()
+    watch = hf.lm_head.register_forward_hook(lambda m, args, out: None)
+    for _ in range(3):
+        cutaway.sweep(model, prompts, cutaway.ablate("z"))
+    watch.remove()
+    for _ in range(3):
+        cutaway.sweep(model, prompts, cutaway.ablate("z"))
+    assert len(times) == 2
 
 
 def test_a_divergence_has_a_reference_too() -> None:

@@ -62,7 +62,7 @@ def cells(name: str, attn: str) -> dict[str, tuple[int, int | None]]:
     return drawn
 
 
-def swept(name: str, attn: str, dtype: torch.dtype) -> dict[str, np.ndarray]:
+def swept(name: str, attn: str, model: cutaway.Model) -> dict[str, np.ndarray]:
     """Every site's cells, [prompt, role, metric]."""
     rows, others = prompts()
     base = cutaway.Prompts(ids=rows, answers=ANSWERS, foils=FOILS, roles=ROLES)
@@ -71,7 +71,7 @@ def swept(name: str, attn: str, dtype: torch.dtype) -> dict[str, np.ndarray]:
     for site, (layer, head) in cells(name, attn).items():
         where = {"queries" if site == "pattern" else "positions": ["S", "END"]}
         edits = cutaway.patch(site, source, layers=layer, **({} if head is None else {"heads": head}), **where)
-        found[site] = cutaway.sweep(measured(name, attn, dtype), base, edits, metric=METRICS)["value"].values
+        found[site] = cutaway.sweep(model, base, edits, metric=METRICS)["value"].values
     return found
 
 
@@ -121,13 +121,13 @@ def noise_floor(name: str, attn: str) -> float:
 @pytest.mark.parametrize(("name", "attn"), CASES)
 def test_ragged_prompts_with_roles(name: str, attn: str) -> None:
     row = FAMILIES[name]
-    ours, (theirs, size) = swept(name, attn, torch.float32), brute(name, attn, torch.float32)
+    ours, (theirs, size) = swept(name, attn, measured(name, attn)), brute(name, attn, torch.float32)
     for site, values in ours.items():
         error = np.abs(values - theirs[site]).max((0, 1))
         assert (error <= 1e-5 * max(size, 1.0)).all(), (site, dict(zip(METRICS, error, strict=True)))
     if attn != row.attn[-1] or attn in row.float32_attn:
         return
-    exact, (truth, _) = swept(name, attn, torch.float64), brute(name, attn, torch.float64)
+    exact, (truth, _) = swept(name, attn, measured(name, attn, torch.float64)), brute(name, attn, torch.float64)
     allowed = noise_floor(name, attn) * max(size, 1.0)
     errors: dict[str, list[np.ndarray]] = defaultdict(list)
     for site, values in exact.items():

@@ -11,6 +11,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 import cutaway
+from cutaway.cli import patching
 from cutaway.tasks import TASKS, make_task
 from cutaway.tasks.ioi import CORRUPTIONS, ROLES, ioi
 from cutaway.tasks.splits import held_out, pair_held_out
@@ -192,6 +193,24 @@ def test_greater_than_on_a_tokenizer_that_writes_years_in_two_parts():
         logits[0, ids(f"{year:02d}")] = 50.0  # the same year is not later
         assert float(made.metric(logits, made.clean[[i]])) == pytest.approx(-1.0)
     assert made.excluded["nouns"]
+
+
+def test_a_sweep_of_the_command_line_is_scored_by_the_tasks_own_metric():
+    """Later years against all others, as Hanna et al. score it, computed here from the model's own logits."""
+    sentence = "The lasted from the year to was over in began and reign drought voyage siege war"
+    model = with_tokenizer([*sentence.split(), *(f"{n:02d}" for n in range(100))], digits=True)
+    given = {
+        "name": "greater_than", "families": 3, "seed": 0, "bos": None, "pairs_file": None, "corruption": None,
+        "site": "mlp_out", "how": "denoise", "metric": None, **dict.fromkeys((*patching.NUMBERED, *patching.PLACED)),
+    }  # fmt: skip
+    task, base, edits = patching.chosen(model, given)
+    found = patching.swept(model, task, base, edits, given)
+    years = model.tokenizer.convert_tokens_to_ids([f"{n:02d}" for n in range(100)])
+    for i, tokens in enumerate(task.clean.tokens):
+        year = int(tokens[int(task.clean.roles["YEAR"][i])])
+        p = model.hf(base[[i]].ids).logits[0, -1].double().softmax(-1)[years]
+        assert float(found["base"][i]) == pytest.approx(float(p[year + 1 :].sum() - p[: year + 1].sum()), abs=1e-6)
+    assert "metric=task.metric" in patching.python_of(model, task, given)
 
 
 # -- tokenizers ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .altered import Seen
 from .anatomy import Anatomy, Tail, device_of, input_device, measure, steady
 from .certificate import Certificate
 from .errors import BadInput, Refused
@@ -55,10 +56,11 @@ class Model(Weights):
         self, hf_model: nn.Module, tokenizer: Any = None, *, name: str | None = None, n_heads: int | None = None
     ) -> None:
         self._n_heads = n_heads
-        self._measured = measure(hf_model, n_heads)
         self.hf = hf_model
         self.tokenizer = tokenizer
+        self._measured = measure(hf_model, n_heads)
         self.config = hf_model.config.get_text_config()  # type: ignore[union-attr,operator]
+        self._known = [(Seen(hf_model), self._measured)]
         given = name or getattr(hf_model.config, "_name_or_path", "") or type(hf_model).__name__
         self.name = given.rstrip("/").split("/")[-1] if Path(given).exists() else given
         self._fingerprints = Fingerprints()
@@ -68,10 +70,39 @@ class Model(Weights):
 
     @property
     def anatomy(self) -> Anatomy:
-        """Its parts, measured; measured again if the attention implementation was switched since."""
-        if str(getattr(self.config, "_attn_implementation", "")) != self._measured.attn_implementation:
+        """Its parts, as they were last measured; measured again if the attention implementation was switched since."""
+        return self._measured if self._attention() == self._measured.attn_implementation else self.look_again()
+
+    def look_again(self) -> Anatomy:
+        """`anatomy`, measured again if the model was altered since (`altered`): modules, weights, hooks. What it was
+        the last two times is remembered, so that a hook that comes and goes costs it once. Sweeps begin with this:
+        they call the model's modules as they found that they may.
+
+        Raises:
+            Refused: what it has become is no model that can be opened.
+        """
+        return self._look(Seen.still)
+
+    def look_at_weights(self) -> Anatomy:
+        """As `look_again`, but other hooks alone change nothing. Traces begin with this: they run the model itself, so
+        that somebody's hooks act in them as an edit does."""
+        return self._look(Seen.still, Seen.same_weights)
+
+    def _look(self, *alike: Callable[[Seen, nn.Module], bool]) -> Anatomy:
+        for same in alike:
+            for seen, anatomy in self._known:
+                if same(seen, self.hf):
+                    self._measured = anatomy
+                    return anatomy
+        try:
             self._measured = measure(self.hf, self._n_heads)
+        except Refused as why:
+            raise Refused(f"{self.name} was altered since it was opened (modules, weights or hooks). {why}") from why
+        self._known = [*self._known, (Seen(self.hf), self._measured)][-2:]
         return self._measured
+
+    def _attention(self) -> str:
+        return str(getattr(self.config, "_attn_implementation", ""))
 
     @property
     def certificate(self) -> Certificate:

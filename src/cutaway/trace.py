@@ -53,7 +53,7 @@ class Trace:
         sources: int = 0,
     ) -> None:
         self.model, self.prompts, self.limit = model, prompts, limit
-        self.anatomy = model.anatomy
+        self.anatomy = model.look_at_weights()
         self._edits = edits
         self.edited = edits is not None
         self._kept: dict[Key, Tensor] = {}

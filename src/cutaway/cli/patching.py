@@ -74,7 +74,7 @@ _PLACES = 'Of a pattern: roles or indices, "each" or "all"; default: all.'
 @click.option("--neurons", help=_NEURONS)
 @click.option("--queries", help=_PLACES)
 @click.option("--keys", help=_PLACES)
-@click.option("--metric", type=click.Choice(METRICS), default="logit_diff", show_default=True, help="At the end.")
+@click.option("--metric", type=click.Choice(METRICS), help="At the end; default: the task's own.")
 @click.option("--families", default=16, show_default=True, type=click.IntRange(2), help="Of the task.")
 @click.option("--seed", default=0, show_default=True, help="Of the task's words.")
 @bos
@@ -108,15 +108,18 @@ def patch(
             session.say(f"Sweeping {given['site']} ...")
             found = swept(opened, prompts, base, edits, given)
     if dry_run:
-        plan = planned(opened, base, edits, given)
+        plan = planned(opened, base, edits, metric_of(given, prompts))
         out.deliver(
             lambda: document("patch plan", plan=plan), lambda console: console.print(plan), {".csv": plan.encode}
         )
         return
+    from ..metrics import as_metric
     from ..report.sweep import sweep_document, sweep_page
 
+    python = python_of(opened, prompts, given)
+    given["metric"] = as_metric(metric_of(given, prompts)).name
     facts = {"task": prompts.name, "note": prompts.note(), **{k: _plain(v) for k, v in given.items()}}
-    whole = sweep_document(found, facts, session.command, python_of(opened, prompts, given))
+    whole = sweep_document(found, facts, session.command, python)
     if folder:
         files = {"report.html": sweep_page(found, whole), "command.txt": session.command + "\n"}
         save_result(folder, {"sweep": found}, whole, files, force)
@@ -156,6 +159,11 @@ def chosen(opened: Model, given: dict[str, Any]) -> tuple[Task, Prompts, Edits]:
     return task, runs[base], edit
 
 
+def metric_of(given: dict[str, Any], task: Task) -> Any:
+    """The metric asked for, by its name, or the task's own."""
+    return given["metric"] or task.metric
+
+
 def _call(given: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
     base, function, options = CALLS[given["how"]]
     return base, function, options | ({"seed": given["seed"]} if given["how"] == "resample" else {})
@@ -179,6 +187,7 @@ def python_of(opened: Model, task: Task, given: dict[str, Any]) -> str:
     asked = [f"{key}={value if value in ('clean', 'corrupt') else repr(value)}" for key, value in options.items()]
     asked += [f"{key}={value!r}" for key, value in _where(given, task).items()]
     corruption = "" if given["corruption"] is None else repr(given["corruption"])
+    metric = "task.metric" if given["metric"] is None else repr(given["metric"])
     *imports, task_is = made
     return "\n".join(
         [
@@ -188,17 +197,17 @@ def python_of(opened: Model, task: Task, given: dict[str, Any]) -> str:
             task_is,
             f"clean, corrupt = task.clean, task.corrupt({corruption})",
             f"edits = cutaway.{function}({given['site']!r}, {', '.join(asked)})",
-            f"found = cutaway.sweep(m, {base}, edits, metric={given['metric']!r})",
+            f"found = cutaway.sweep(m, {base}, edits, metric={metric})",
             "cutaway.show(found)",
         ]
     )
 
 
-def planned(opened: Model, base: Prompts, edits: Edits, given: dict[str, Any]) -> str:
+def planned(opened: Model, base: Prompts, edits: Edits, metric: Any) -> str:
     """What the sweep would run, in words."""
     from .. import sweep
 
-    return sweep(opened, base, edits, metric=given["metric"], dry_run=True).describe()
+    return sweep(opened, base, edits, metric=metric, dry_run=True).describe()
 
 
 def swept(opened: Model, task: Task, base: Prompts, edits: Edits, given: dict[str, Any]) -> xr.Dataset:
@@ -218,8 +227,8 @@ def swept(opened: Model, task: Task, base: Prompts, edits: Edits, given: dict[st
             "in Python, which needs no interval."
         )
     with threads_for(opened):
-        found = sweep(opened, base, edits, given["metric"])
-        other = sweep(opened, corrupt if base is clean else clean, _nothing(opened), given["metric"])["base"]
+        found = sweep(opened, base, edits, metric_of(given, task))
+        other = sweep(opened, corrupt if base is clean else clean, _nothing(opened), metric_of(given, task))["base"]
     value = found["value"]
     if value.ndim == 1:  # one cell
         value = value.expand_dims(cell=["all"], axis=-1)

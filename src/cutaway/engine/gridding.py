@@ -101,6 +101,8 @@ def sweep(
         Unfinished: workers (docs/many-machines.md) could not run some shards; the others are finished.
     """
     _check(base, reference, budget, screen)
+    if not dry_run:
+        model.look_again()
     edits = as_edits(edits)
     metrics = _metrics(metric)
     grid = edits.compile(model, base)

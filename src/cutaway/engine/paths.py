@@ -42,13 +42,14 @@ class Ways:
 
 
 def engine(model: Model) -> Ways:
-    """Which way sweeps run on this model. Probed once a model."""
-    key = model.anatomy
-    found = getattr(model, "_engine", None)
-    if found is None or found[0] is not key:
-        found = (key, _probed(model))
-        model._engine = found  # type: ignore[attr-defined]
-    return found[1]
+    """Which way sweeps run on this model. Probed once for each anatomy it had lately (`Model.look_again`)."""
+    key, known = model.anatomy, getattr(model, "_engine", [])
+    for anatomy, ways in known:
+        if anatomy is key:
+            return ways
+    ways = _probed(model)
+    model._engine = [*known, (key, ways)][-2:]  # type: ignore[attr-defined]
+    return ways
 
 
 def _probed(model: Model) -> Ways:
