@@ -228,7 +228,7 @@ def swept(opened: Model, task: Task, base: Prompts, edits: Edits, given: dict[st
         made = made.assign({name: made[name] * float("nan") for name in COLUMNS[-3:]})
         made.attrs.pop("no_share", None)
     made = made.assign_attrs({**found.attrs, **made.attrs, "site": given["site"], "how": given["how"]})
-    return with_example(made, clean, corrupt)
+    return with_example(made, clean, clean if given["how"] == "zero" else corrupt)
 
 
 def _nothing(opened: Model) -> Any:

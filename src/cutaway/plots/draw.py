@@ -126,11 +126,13 @@ def grid_plot(
     largest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0
     most = full or largest or 1.0
     names = [literal(c, 14) for c in columns]
-    for j, (clean, other) in enumerate(under or ()):
-        names[j] += f"\n{clean}" + (f"\n→ {other}" if other != clean else "")
+    for j, beneath in enumerate(under or ()):
+        names[j] = "\n".join(filter(None, [names[j], *beneath]))
+    longest = max((len(line) for name in names for line in name.split("\n")), default=0)
     with styled():
         beside = 0.07 * min(max(map(len, rows), default=0), 28)
-        wide, high = max(0.56 * len(columns) + 1.5 + beside, 3.4), 0.24 * len(rows) + 1.3
+        each = max(0.56, 0.075 * longest + 0.06)
+        wide, high = max(each * len(columns) + 1.5 + beside, 3.4), 0.24 * len(rows) + 1.3
         figure, axes = axes_of(ax, wide, high)
         low, colours = (0.0, "Blues") if full else (-most, "RdBu")
         drawn = axes.imshow(values, cmap=colours_of(colours), vmin=low, vmax=most, aspect="auto")
@@ -179,10 +181,11 @@ def lines_plot(
     unit: str,
     ax: Any = None,
     between: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    axis: str = "",
 ) -> Any:
     """One line a series over labelled points, named at its end; series differ in dash and colour.
 
-    `between` gives the ends of a series' band, by its name.
+    `between` gives the ends of a series' band, by its name; `axis` says what the points are.
     """
     with styled():
         _, axes = axes_of(ax, 5.6, 2.6)
@@ -203,6 +206,7 @@ def lines_plot(
         axes.set_xticks(range(len(ticks)), shown, **turned, **PLAIN)
         axes.axhline(0, color=SOFT, linewidth=0.6)
         axes.set_ylabel(_lines(unit, 34), **PLAIN)
+        axes.set_xlabel(literal(axis, 40), **PLAIN)
         axes.set_title(literal(title, 90), loc="left", **PLAIN)
     return axes
 

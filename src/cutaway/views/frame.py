@@ -16,6 +16,7 @@ from .nodes import SVG, Node, node
 
 WIDTH = 760
 HALF = 480  # of two that stand side by side
+LETTER = 6.6  # of a letter of a note, on average, as large as on a phone
 BOLD = 8.0  # of a letter of a title, on average, as large as on a phone
 STYLE = Path(__file__).parent / "picture.css"  # of drawings, on a page or by themselves
 VIEWS_STYLE = Path(__file__).parent / "views.css"  # of views on a page

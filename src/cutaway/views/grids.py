@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..wording import in_grid, number, signed
-from .frame import drawing, marked, rect, shade_of, text
+from .frame import LETTER, drawing, marked, rect, shade_of, text
 from .nodes import Node
 
 Array = NDArray[np.float64]
 Places = Sequence[Mapping[str, str | float]]
 CELL, LEFT = 26, 64
-LETTER = 6.6  # of a letter of a note, on average, as large as on a phone
 LEVELS = 20
 """Shades of a signed number."""
 _DEEP = {"pos": 18, "neg": 16}
@@ -69,7 +68,7 @@ def signed_grid(
     Args:
         values: [row, column]. NaN is hatched. places: what rows and columns stand for, such as {"layer": 3}.
         between: ends of each cell's interval. p: of each cell, corrected.
-        under: the clean and the corrupt token of each column; both are shown where they differ.
+        under: the token of each column, and what is written below it, such as another run's; "" for nothing.
         signs: whether there can be minus; without it, as of attention, numbers have no sign.
         axes: what goes down and what goes across, where the labels do not say it.
     """
@@ -79,10 +78,15 @@ def signed_grid(
     of_rows, of_columns = places or ([{"row": r} for r in rows], [{"column": c} for c in columns])
     top = 20 + (30 if under else 0)
     body = [text(left + (j + 0.5) * wide, 14, name, "small", "middle") for j, name in enumerate(columns)]
-    for j, (clean, corrupt) in enumerate(under or []):
-        body.append(text(left + (j + 0.5) * wide, 28, clean, "token", "middle"))
-        if corrupt != clean:
-            body.append(text(left + (j + 0.5) * wide, 41, f"→ {corrupt}", "token other", "middle"))
+    for j, (here, there) in enumerate(under or []):
+        body.append(text(left + (j + 0.5) * wide, 28, here, "token", "middle"))
+        if there:
+            body.append(text(left + (j + 0.5) * wide, 41, there, "token other", "middle"))
+    said = (
+        [" ".join(filter(None, words)) for words in zip(columns, *zip(*under, strict=True), strict=True)]
+        if under
+        else columns
+    )
     for i, name in enumerate(rows):
         y = top + i * CELL
         body.append(text(left - 8, y + 17, name, "small", "end"))
@@ -94,7 +98,7 @@ def signed_grid(
             surely = certain is not None and bool(certain[i, j])
             low, high = (float(end[i, j]) for end in between) if between else (np.nan, np.nan)
             chance = float("nan") if p is None else float(p[i, j])
-            told = _told(f"{name} {columns[j]}", value, low, high, chance, surely, signed if signs else number)
+            told = _told(f"{name} {said[j]}", value, low, high, chance, surely, signed if signs else number)
             level = round(LEVELS * strength)
             box = rect(
                 x, y, wide - 2, CELL - 2, f"cell-{kind}", told, fill_opacity=level / LEVELS if value == value else 1.0
