@@ -177,9 +177,17 @@ def python_of(opened: Model, task: Task, given: dict[str, Any]) -> str:
             f"task = pairs(m, Path({str(path)!r}), {bos})",
         ]
     asked = [f"{key}={value if value in ('clean', 'corrupt') else repr(value)}" for key, value in options.items()]
-    asked += [f"{key}={value!r}" for key, value in _where(given, task).items()]
+    where = [f"{key}={value!r}" for key, value in _where(given, task).items()]
     corruption = "" if given["corruption"] is None else repr(given["corruption"])
     *imports, task_is = made
+    if given["how"] in ("denoise", "noise"):
+        call = ", ".join(["m, clean, corrupt", repr(given["site"]), f"metric={given['metric']!r}", *where])
+        sweeps = [f"found = cutaway.{given['how']}({call})"]
+    else:
+        sweeps = [
+            f"edits = cutaway.{function}({given['site']!r}, {', '.join([*asked, *where])})",
+            f"found = cutaway.sweep(m, {base}, edits, metric={given['metric']!r})",
+        ]
     return "\n".join(
         [
             "import cutaway",
@@ -187,8 +195,7 @@ def python_of(opened: Model, task: Task, given: dict[str, Any]) -> str:
             f"m = cutaway.load({opened.name!r}, dtype={str(opened.dtype).removeprefix('torch.')!r})",
             task_is,
             f"clean, corrupt = task.clean, task.corrupt({corruption})",
-            f"edits = cutaway.{function}({given['site']!r}, {', '.join(asked)})",
-            f"found = cutaway.sweep(m, {base}, edits, metric={given['metric']!r})",
+            *sweeps,
             "cutaway.show(found)",
         ]
     )

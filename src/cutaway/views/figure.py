@@ -9,6 +9,7 @@ from typing import Any
 
 from .frame import HALF
 from .nodes import Node, node
+from .sentence import sentence
 from .table import Table, scrolling, twin
 
 
@@ -52,7 +53,7 @@ class Picture:
         return node(
             "figure",
             scrolling(drawn, label) if drawn.tag == "svg" else drawn,
-            node("figcaption", self.caption, " ", node("span", self.words, class_="words")),
+            node("figcaption", sentence(self.caption), " ", node("span", sentence(self.words), class_="words")),
             _folded("Numbers", numbers.element()) if numbers else None,
             _folded("Python", node("pre", node("code", self.code), tabindex=0)) if self.code else None,
             class_=f"view {self.kind}{' narrow' if self.narrow else ''}",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..wording import in_grid, number, signed
 from .frame import LETTER, drawing, marked, rect, shade_of, text
-from .nodes import Node
+from .nodes import Node, node
 
 Array = NDArray[np.float64]
 Places = Sequence[Mapping[str, str | float]]
@@ -33,7 +33,6 @@ def token_grid(
     body = [text(left + (j + 0.5) * wide, 16, name, "small", "middle") for j, name in enumerate(columns)]
     for i, name in enumerate(rows):
         y = 24 + i * 26
-        body.append(text(left - 8, y + 17, name, "small", "end"))
         for j, (token, probability) in enumerate(cells[i]):
             shade = shade_of(probability)
             told = f"{name}, {columns[j]}: {token} {number(probability)}"
@@ -41,8 +40,15 @@ def token_grid(
             body.append(marked(shape, (i, j), row=name, column=columns[j], token=token, value=probability))
             body.append(text(left + (j + 0.5) * wide - 1, y + 16, token[:12], f"on-{shade}", "middle"))
     height = 24 + len(rows) * 26
+    body.append(row_names(rows, left, 24, 26))
     body.append(text(left, height + 16, "shade: probability of the token shown, 0 to 1", "small"))
     return drawing(left + len(columns) * wide, height + 26, title, body)
+
+
+def row_names(rows: Sequence[str], left: float, top: float, high: float) -> Node:
+    """The names of rows on a ground of their own: they stay in view where a picture is scrolled sideways."""
+    names = [text(left - 8, top + i * high + 17, name, "small", "end") for i, name in enumerate(rows)]
+    return node("g", rect(0, top, left - 2, len(rows) * high, "ground"), names, class_="stuck")
 
 
 def signed_grid(
@@ -89,7 +95,6 @@ def signed_grid(
     )
     for i, name in enumerate(rows):
         y = top + i * CELL
-        body.append(text(left - 8, y + 17, name, "small", "end"))
         for j in range(len(columns)):
             value = float(values[i, j])
             x = left + j * wide
@@ -116,6 +121,7 @@ def signed_grid(
                     "middle",
                 )
             )
+    body.append(row_names(rows, left, top, CELL))
     foot = top + len(rows) * CELL
     note = [f"{way}: {name}" for way, name in zip(("down", "across"), axes, strict=True) if name]
     note.append("blue plus, red minus" if signs else f"shade: from 0 to {number(most)}")
