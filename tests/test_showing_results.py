@@ -242,6 +242,15 @@ def pictures_of(view: Any) -> list[Picture]:
     return view.figures()  # type: ignore[no-any-return]
 
 
+def test_an_array_has_no_unit_that_it_does_not_say() -> None:
+    entropy = cutaway.lens(trace(), top=1)["entropy"]
+    (picture,) = cutaway.show(entropy).figures()
+    assert picture.name == "entropy" and "logits" not in picture.caption
+    assert "across: position" in str(picture.svg) and "␣capital" in str(picture.svg)
+    assert "minus" not in str(picture.svg), "nothing in it is below 0"
+    assert "nats" in cutaway.show(entropy.assign_attrs(units="nats")).figures()[0].name
+
+
 def test_what_is_left_out_is_said() -> None:
     many = model().trace(model().prompts([f"{text} {n}" for text in TEXTS for n in ("a", "the", "not", "in")]))
     view = cutaway.show(cutaway.lens(many, top=1))

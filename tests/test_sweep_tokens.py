@@ -68,6 +68,16 @@ def test_queries_and_keys_have_their_own(model: cutaway.Model) -> None:
     assert [t for t in texts(picture) if t.startswith("3")] == ["3 w13"], "rows are named by their tokens"
 
 
+def test_a_metric_of_every_position_names_the_tokens_it_reads(model: cutaway.Model) -> None:
+    base = prompts(model, 10)
+    edits = cutaway.ablate("mlp_out", positions="all")
+    found = cutaway.sweep(model, base, edits, "next_token_log_prob", progress=False)
+    assert found["read_input_token"].values.tolist() == [tokens[:3] for tokens in base.tokens]
+    (picture,) = cutaway.show(found).figures()
+    assert cells(picture, "read-token")[:3] == base.tokens[0][:3]
+    assert any(t.startswith("across: position read; ") for t in texts(picture))
+
+
 def cells(picture: Picture, column: str) -> list[str]:
     table = picture.numbers()
     assert table is not None

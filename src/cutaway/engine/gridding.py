@@ -110,7 +110,7 @@ def sweep(
     if any(change.site == "final_norm" for cell in grid.cells for change in cell):
         raise BadInput("final_norm is read, not swept: edit resid_post of the last layer, which it is a function of.")
     readings = Readings(model, base, metrics, read)
-    tokens = token_labels(grid, base)
+    tokens = token_labels(grid, base, readings.everywhere.shape[1] if metrics[0].everywhere else 0)
     ways = engine(model)
     reads, lengths = readings.at.numpy(), base.lengths.numpy()
     variants = compile_cells(grid.cells, ways.shape, lengths, reads)

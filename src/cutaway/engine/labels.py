@@ -13,12 +13,13 @@ from ..results import token_grid
 Tokens = Mapping[str, tuple[tuple[str, str], np.ndarray]]
 
 
-def token_labels(grid: Grid, base: Prompts) -> Tokens:
+def token_labels(grid: Grid, base: Prompts, read: int = 0) -> Tokens:
     """Coordinates of a sweep's result, by name: the token at each label of an axis of tokens, over (prompt, axis).
 
     `input_token`: the base's; `source_token`: that of the run whose value is put in, where there is one such run. Of an
     axis that is not `position` with its name before them, such as `key_input_token`. A label of several tokens has all
-    of them, with + between; where a prompt has none, the text is empty.
+    of them, with + between; where a prompt has none, the text is empty. `read`: how many positions, from the first, a
+    metric of every position reads; their tokens are `read_input_token`.
     """
     made: dict[str, tuple[tuple[str, str], np.ndarray]] = {}
     for axis in grid.axes:
@@ -28,6 +29,8 @@ def token_labels(grid: Grid, base: Prompts) -> Tokens:
         made[f"{before}input_token"] = (("prompt", axis.name), _along(axis, base, None))
         if len(axis.sources) == 1:
             made[f"{before}source_token"] = (("prompt", axis.name), _along(axis, axis.sources[0], id(axis.sources[0])))
+    if read:
+        made["read_input_token"] = (("prompt", "read"), token_grid(base)[:, :read])
     return made
 
 

@@ -9,7 +9,7 @@ import xarray as xr
 from ..wording import label, prose
 
 Pairs = Sequence[tuple[str, str]]
-AXES = ("position", "query", "key")
+AXES = ("position", "query", "key", "read")
 CORRUPTED = {"denoise": "→ of the corrupted {}", "noise": "→ of the corrupted prompt"}
 FEW = 6
 """Labels that are named in a sentence."""

@@ -85,7 +85,7 @@ def effect_grid(
         found.values,
         found.rows,
         found.columns,
-        f"{what}: {unit}",
+        f"{what}: {unit}" if unit else what,
         found.certain,
         max(full, FULL if of == "share" else full_scale(unit)),
         places=found.places,
@@ -98,7 +98,7 @@ def effect_grid(
     )
     columns = named_by(found.columns, found.under)
     words = spoken_grid(found.values, found.rows, columns, number if unsigned else signed)
-    return Picture(picture, f"{caption} ({unit})", words, code=code)
+    return Picture(picture, f"{caption} ({unit})" if unit else caption, words, code=code)
 
 
 def share_unit(how: str, metric: str) -> str:
@@ -109,7 +109,7 @@ def share_unit(how: str, metric: str) -> str:
 
 def _axis(dim: str) -> str:
     """What an axis is, where its labels do not say it themselves."""
-    return "" if dim in ("layer", "head", "kv_head", "setting", "all") else dim
+    return {"read": "position read"}.get(dim, "" if dim in ("layer", "head", "kv_head", "setting", "all") else dim)
 
 
 def full_scale(unit: str) -> float:

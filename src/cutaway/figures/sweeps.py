@@ -187,7 +187,7 @@ def _curve(part: xr.Dataset, of: str, what: str, title: str, caption: str, units
         drawn = views.stems(values.tolist(), starred, title, unit, low, high, axis, found.places[0])
         plot = lambda ax: plots.points_plot(names, values, low, high, title, unit, ax)  # noqa: E731
         caption += "; *: differs from 0, corrected over this axis" if sure is not None else ""
-    return Shown(what, [Picture(drawn, f"{caption} ({units})", words)], plot)
+    return Shown(what, [Picture(drawn, f"{caption} ({units})" if units else caption, words)], plot)
 
 
 def array_shown(data: xr.DataArray) -> list[Shown]:
@@ -196,9 +196,10 @@ def array_shown(data: xr.DataArray) -> list[Shown]:
         over = with_tokens(over_families(data), data)
     else:
         over = xr.Dataset({"effect": data}, attrs={"mean": "as it is"})
-    keep = {k: v for k, v in data.attrs.items() if k in ("units",)}
+    units = str(data.attrs.get("units", ""))
+    least = {} if bool((over["effect"] < 0).any()) else {"least": 0}
     name = str(data.name or "value")
-    return grids(over.assign_attrs({**over.attrs, **keep, "title": name, "label": name}))
+    return grids(over.assign_attrs({**over.attrs, **least, "units": units, "title": name, "label": name}))
 
 
 def scores_shown(data: xr.Dataset) -> list[Shown]:
