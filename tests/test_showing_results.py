@@ -227,7 +227,7 @@ def test_spectra_are_those_of_the_rows_and_can_be_kept(tmp_path: Path) -> None:
     assert isinstance(table, Table) and [row[0] for row in table.rows] == ["L2", "L4"]
     shares = want / want.sum()
     np.testing.assert_allclose(column(second.numbers(), "value"), shares[:24], atol=1e-6)
-    assert column(table, "components for 90 %")[1] == 1 + int((shares.cumsum() < 0.9).sum())
+    assert column(table, "90 % in")[1] == 1 + int((shares.cumsum() < 0.9).sum())
     assert column(table, "effective dimensions")[1] == pytest.approx(want.sum() ** 2 / (want**2).sum())
     assert "L4.mlp_out" in second.name and "L2.mlp_out" in first.name
     assert [str(one.svg) for one in cutaway.show(fitted[4]).figures()] == [str(second.svg)]

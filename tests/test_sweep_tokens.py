@@ -78,6 +78,25 @@ def test_a_metric_of_every_position_names_the_tokens_it_reads(model: cutaway.Mod
     assert any(t.startswith("across: position read; ") for t in texts(picture))
 
 
+def test_the_example_is_as_long_as_the_grid(model: cutaway.Model) -> None:
+    """Of a short prompt some columns would have no token."""
+    base = model.prompts(["w1|w2", "w3|w4|w5|w6"], answers=["w5"], foils=["w6"], bos=False)
+    (picture,) = cutaway.show(swept(model, base, cutaway.ablate("resid_pre", layers=[0, 1]))).figures()
+    assert cells(picture, "position-token")[:4] == ["w3", "w4", "w5", "w6"]
+    assert "of prompt 1 of 2 prompts, “w3|w4|w5|w6”; other prompts have others at 0, 1, 2, 3" in picture.caption
+
+
+def test_many_columns_are_narrow_with_turned_tokens(model: cutaway.Model) -> None:
+    base = model.prompts(["|".join(f"w{k}" for k in range(1, 25))], answers=["w5"], foils=["w6"], bos=False)
+    (picture,) = cutaway.show(swept(model, base, cutaway.ablate("resid_pre", layers=[0, 1]))).figures()
+    assert float(picture.svg.attributes["width"]) < 62 * 24
+    turned = [
+        n for n in picture.svg.walk() if n.tag == "text" and str(n.attributes.get("transform")).startswith("rotate")
+    ]
+    said = ["".join(str(c.children[0]) for c in n.children if not isinstance(c, str)).split() for n in turned]
+    assert said == [[str(k), f"w{k + 1}"] for k in range(24)]
+
+
 def cells(picture: Picture, column: str) -> list[str]:
     table = picture.numbers()
     assert table is not None

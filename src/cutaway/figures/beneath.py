@@ -1,4 +1,4 @@
-"""Tokens at the labels of a grid: those of the first prompt, and in words whose they are."""
+"""Tokens at the labels of a grid: those of one prompt, the first of the longest, and in words whose they are."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ FEW = 6
 
 
 def with_tokens(data: xr.Dataset, found: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    """`data`, which is `found` without its prompts, with the first prompt's tokens at every axis of tokens.
+    """`data`, which is `found` without its prompts, with an example's tokens at every axis of tokens.
 
     Coordinates `{axis}_here`: the token; `{axis}_there`: that of the other run with an arrow, "" where it is the same.
     Of `denoise` and `noise` clean → corrupted, of any other patch the base's ← the one whose value is put in. The
     attribute `tokens` says so.
     """
     said: list[str] = []
+    if not any(axis in data["effect"].dims for axis in AXES):
+        return data
     for axis in AXES:
         before = "" if axis == "position" else f"{axis}_"
         own, other = (found.coords.get(f"{before}{run}_token") for run in ("input", "source"))
@@ -31,16 +33,17 @@ def with_tokens(data: xr.Dataset, found: xr.Dataset | xr.DataArray) -> xr.Datase
         how = str(found.attrs.get("how", "")) if other is not None else ""
         clean_first = how in ("denoise", "noise")
         first, second = (other, own) if other is not None and how == "denoise" else (own, other)
-        here = [str(t) for t in first.values[0]]
-        there = here if second is None else [str(t) for t in second.values[0]]
+        example = int((first.values != "").sum(1).argmax())  # the first of the longest
+        here = [str(t) for t in first.values[example]]
+        there = here if second is None else [str(t) for t in second.values[example]]
         arrow = "→" if clean_first else "←"
         data = data.assign_coords(
             {f"{axis}_here": (axis, here_names(here)), f"{axis}_there": (axis, _others(here, there, arrow))}
         )
-        said = said or [_whose(found, how)]
+        said = said or [_whose(found, how, example)]
         if here != there:
-            said.append(CORRUPTED.get(how, "← that whose value is put in").format(_text(found)))
-        said += _elsewhere(first, axis)
+            said.append(CORRUPTED.get(how, "← that whose value is put in").format(_text(found, example)))
+        said += _elsewhere(first, axis, example)
     return data.assign_attrs(tokens="; ".join(dict.fromkeys(said))) if said else data
 
 
@@ -80,21 +83,22 @@ def _others(here: list[str], there: list[str], arrow: str) -> list[str]:
     return ["" if a == b or not b else f"{arrow} {label(b, 12)}" for a, b in zip(here, there, strict=True)]
 
 
-def _text(found: xr.Dataset | xr.DataArray) -> str:
-    return f"“{prose(str(found['text'].values[0]), 60)}”" if "text" in found.coords else "the prompt"
+def _text(found: xr.Dataset | xr.DataArray, example: int) -> str:
+    return f"“{prose(str(found['text'].values[example]), 60)}”" if "text" in found.coords else "the prompt"
 
 
-def _whose(found: xr.Dataset | xr.DataArray, how: str) -> str:
+def _whose(found: xr.Dataset | xr.DataArray, how: str, example: int) -> str:
     """Whose tokens they are; where these are not the base's, their text is not in the result."""
-    count, text = found.sizes["prompt"], "" if how == "denoise" else _text(found)
+    count, text = found.sizes["prompt"], "" if how == "denoise" else _text(found, example)
     if count == 1:
         return f"of {text or 'the clean prompt'}"
-    return f"of the first of {count} prompts{', ' if text else ''}{text}"
+    which = "the first" if example == 0 else f"prompt {example}"
+    return f"of {which} of {count} prompts{', ' if text else ''}{text}"
 
 
-def _elsewhere(tokens: xr.DataArray, axis: str) -> list[str]:
+def _elsewhere(tokens: xr.DataArray, axis: str, example: int) -> list[str]:
     """Where other prompts have other tokens."""
-    differ = (tokens.values != tokens.values[:1]).any(0)
+    differ = (tokens.values != tokens.values[example]).any(0)
     at = [str(v) for v in tokens[axis].values[differ]] if axis in tokens.coords else []
     if not at:
         return []

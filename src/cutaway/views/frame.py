@@ -16,6 +16,8 @@ from .nodes import SVG, Node, node
 
 WIDTH = 760
 HALF = 480  # of two that stand side by side
+PHONE = 358  # of a page on a phone
+BROAD = 1250  # wider pictures could not be read on a page
 LETTER = 6.6  # of a letter of a note, on average, as large as on a phone
 BOLD = 8.0  # of a letter of a title, on average, as large as on a phone
 STYLE = Path(__file__).parent / "picture.css"  # of drawings, on a page or by themselves

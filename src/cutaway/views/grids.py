@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import cos, radians, sin
 from textwrap import wrap
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..wording import in_grid, number, signed
-from .frame import LETTER, drawing, marked, rect, shade_of, text
+from .frame import HALF, LETTER, PHONE, drawing, marked, rect, shade_of, text
 from .nodes import Node, node
 
 Array = NDArray[np.float64]
 Places = Sequence[Mapping[str, str | float]]
 CELL, LEFT = 26, 64
+FULL, NARROW, TURN = 960, 48, 55
+"""Width of a page; a column's width where names would not fit over columns and are turned by so many degrees."""
 LEVELS = 20
 """Shades of a signed number."""
 _DEEP = {"pos": 18, "neg": 16}
@@ -82,17 +85,14 @@ def signed_grid(
     largest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0
     most = max(largest, full)
     of_rows, of_columns = places or ([{"row": r} for r in rows], [{"column": c} for c in columns])
-    top = 20 + (30 if under else 0)
-    body = [text(left + (j + 0.5) * wide, 14, name, "small", "middle") for j, name in enumerate(columns)]
-    for j, (here, there) in enumerate(under or []):
-        body.append(text(left + (j + 0.5) * wide, 28, here, "token", "middle"))
-        if there:
-            body.append(text(left + (j + 0.5) * wide, 41, there, "token other", "middle"))
-    said = (
-        [" ".join(filter(None, words)) for words in zip(columns, *zip(*under, strict=True), strict=True)]
-        if under
-        else columns
-    )
+    beneath: Sequence[Sequence[str]] = under or [()] * len(columns)
+    said = [" ".join(filter(None, [name, *words])) for name, words in zip(columns, beneath, strict=True)]
+    turned = under is not None and left + len(columns) * wide > FULL
+    if turned:
+        wide, body, top, beyond = _turned(columns, under or (), left)
+    else:
+        body, beyond = _heads(columns, under or (), left, wide), 0.0
+        top = 20.0 + (30 if under else 0)
     for i, name in enumerate(rows):
         y = top + i * CELL
         for j in range(len(columns)):
@@ -126,10 +126,37 @@ def signed_grid(
     note = [f"{way}: {name}" for way, name in zip(("down", "across"), axes, strict=True) if name]
     note.append("blue plus, red minus" if signs else f"shade: from 0 to {number(most)}")
     note += ["framed, *: differs from 0, corrected over this grid"] if certain is not None else []
-    width = max(left + len(columns) * wide, 440)
-    lines = wrap("; ".join(note), max(int((width - left) / LETTER), 20))
+    width = max(left + len(columns) * wide + beyond, 440)
+    seen = width if width <= HALF else PHONE  # a wider one is scrolled, and its first part has to say it
+    lines = wrap("; ".join(note), max(int((seen - left) / LETTER), 20))
     body += [text(left, foot + 16 + 14 * i, one, "small") for i, one in enumerate(lines)]
     return drawing(width, foot + 10 + 14 * len(lines), title, body)
+
+
+def _heads(columns: Sequence[str], under: Sequence[tuple[str, str]], left: float, wide: float) -> list[Node]:
+    """Names over columns, with their tokens beneath."""
+    body = [text(left + (j + 0.5) * wide, 14, name, "small", "middle") for j, name in enumerate(columns)]
+    for j, (here, there) in enumerate(under):
+        body.append(text(left + (j + 0.5) * wide, 28, here, "token", "middle"))
+        if there:
+            body.append(text(left + (j + 0.5) * wide, 41, there, "token other", "middle"))
+    return body
+
+
+def _turned(
+    columns: Sequence[str], under: Sequence[tuple[str, str]], left: float
+) -> tuple[int, list[Node], float, float]:
+    """Columns as narrow as their numbers, with names and tokens turned: width, texts, height, what they need beside."""
+    longest = max((len(name) + len(here) + len(there) + 2 for name, (here, there) in zip(columns, under, strict=True)))
+    top = 16 + 6.9 * longest * sin(radians(TURN))
+    body: list[Node] = []
+    for j, (name, (here, there)) in enumerate(zip(columns, under, strict=True)):
+        parts = [(name, "index"), (here, ""), (there, "other")]
+        spans = [node("tspan", f"{words} ", class_=kind or None) for words, kind in parts if words]
+        x, y = left + (j + 0.5) * NARROW + 4, top - 6
+        turn = f"rotate({-TURN} {x:.1f} {y:.1f})"
+        body.append(node("text", spans, x=x, y=y, class_="token", transform=turn))
+    return NARROW, body, top, 6.9 * longest * cos(radians(TURN)) - NARROW / 2
 
 
 def _told(

@@ -65,7 +65,7 @@ def histogram(
         words = f"{named} {number(threshold)}".strip()
         fits = x(threshold) + 4 + LETTER * len(words) < right + 8
         at, anchor = (x(threshold) + 4, "start") if fits else (x(threshold) - 4, "end")
-        body.append(text(at, top, words, "small", anchor))
+        body.append(text(at, top - 5, words, "small", anchor))
     for k, (name, found) in enumerate(values.items()):
         body.append(text(right + 10, top + 12 + 34 * k, name, f"name{k}"))
         above = "" if threshold is None or not len(found) else f", {percent((found > threshold).mean())} above"
