@@ -251,6 +251,18 @@ def test_an_array_has_no_unit_that_it_does_not_say() -> None:
     assert "nats" in cutaway.show(entropy.assign_attrs(units="nats")).figures()[0].name
 
 
+def test_plots_name_their_axes_and_write_signs_only_where_there_can_be_a_minus() -> None:
+    pytest.importorskip("matplotlib")
+    entropy = cutaway.show(cutaway.lens(trace(), top=1)["entropy"]).plot()
+    assert entropy.get_xlabel() == "position" and entropy.images[0].get_clim()[0] == 0
+    cells = [t.get_text() for t in entropy.texts]
+    assert len(cells) == 36 and not any(c.startswith("+") for c in cells)
+    strengths = cutaway.show(result("Readout edit")).plot()
+    assert strengths.get_xlabel().replace("\n", " ") == "scale; * differs from 0, corrected over this grid"
+    chances = cutaway.show(model().top(TEXTS[0])).plot()
+    assert not any(t.get_text().startswith("+") for t in chances.texts)
+
+
 def test_what_is_left_out_is_said() -> None:
     many = model().trace(model().prompts([f"{text} {n}" for text in TEXTS for n in ("a", "the", "not", "in")]))
     view = cutaway.show(cutaway.lens(many, top=1))

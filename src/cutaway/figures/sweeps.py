@@ -113,7 +113,7 @@ def _single(found: xr.Dataset) -> Shown:
     caption = f"{what}: the {mean.attrs['mean']} changes by {signed(mean['effect'])}{between} ({unit})."
     table = Table(caption, ["prompt", "without the edit", "with it", "change"], rows, ["prompt"])
     terms = [(prose(str(t), 28), float(v)) for t, v in zip(found["text"].values[:30], values[2], strict=False)]
-    return Shown(what, [table], lambda ax: plots.waterfall_plot(terms, None, f"Change by {what}", unit, ax))
+    return Shown(what, [table], lambda ax: plots.waterfall_plot(terms, None, what[:1].upper() + what[1:], unit, ax))
 
 
 def grids(data: xr.Dataset) -> list[Shown]:
@@ -141,6 +141,7 @@ def grids(data: xr.Dataset) -> list[Shown]:
 
 def _grid(part: xr.Dataset, of: str, what: str, title: str, caption: str, units: str, full: float) -> Shown:
     numbers = grid_numbers(part, of)
+    largest = float(np.nanmax(np.abs(numbers.values), initial=0.0))
     return Shown(
         what,
         [effect_grid(part, title, caption, units, of, full=full)],
@@ -153,7 +154,8 @@ def _grid(part: xr.Dataset, of: str, what: str, title: str, caption: str, units:
             numbers.certain,
             numbers.under,
             ax,
-            full_scale(units),
+            full_scale(units) or (max(largest, full) if part.attrs.get("least") == 0 else 0.0),
+            numbers.axes,
         ),
     )
 
@@ -179,7 +181,7 @@ def _curve(part: xr.Dataset, of: str, what: str, title: str, caption: str, units
             [Curve(label, values.tolist(), **ends)], names, title, unit, marks=marks, said=said, axis=axis
         )
         between = None if low is None or high is None else {label: (low, high)}
-        plot = lambda ax: plots.lines_plot({label: values.tolist()}, names, title, unit, ax, between)  # noqa: E731
+        plot = lambda ax: plots.lines_plot({label: values.tolist()}, names, title, unit, ax, between, axis)  # noqa: E731
         said_marks = "; marks: corrected over this axis" if sure is not None else ""
         caption += f"{'; band: 95 % interval' if low is not None else ''}{said_marks}"
     else:

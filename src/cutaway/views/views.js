@@ -625,7 +625,7 @@ once.set("attention", (figure, data) => {
   const big = make("canvas", { class: "matrix", tabindex: "0", role: "application", "aria-label": "Attention matrix. Arrow keys move: up and down from token to token, left and right to where it looks." });
   const cross = make("div", { class: "cross", hidden: "" });
   const line = make("div", { class: "tokens", role: "listbox", "aria-label": "Tokens. Arrow keys move, Enter keeps one." });
-  const heading = make("h4", {}), read = make("p", { class: "soft read" });
+  const heading = make("h4", { "aria-level": "3" }), read = make("p", { class: "soft read" });
   const chips = data.tokens.map((t, p) => make("span", { class: `chip p0${special.test(t) ? " special" : ""}`, role: "option", tabindex: p === token ? "0" : "-1", "data-p": p, "data-position": p,
     dir: "auto", "aria-selected": "false" }, t.length > 16 ? `${t.slice(0, 7)}…${t.slice(-7)}` : t));
   line.append(...chips);
