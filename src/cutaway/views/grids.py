@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..wording import in_grid, number, signed
-from .frame import HALF, LETTER, PHONE, drawing, marked, rect, shade_of, text
+from .frame import LETTER, drawing, marked, rect, seen, shade_of, text
 from .nodes import Node, node
 
 Array = NDArray[np.float64]
@@ -92,7 +92,7 @@ def signed_grid(
         wide, body, top, beyond = _turned(columns, under or (), left)
     else:
         body, beyond = _heads(columns, under or (), left, wide), 0.0
-        top = 20.0 + (30 if under else 0)
+        top = 20.0 + (30 if any(there for _, there in under or ()) else 16 if under else 0)
     for i, name in enumerate(rows):
         y = top + i * CELL
         for j in range(len(columns)):
@@ -127,8 +127,7 @@ def signed_grid(
     note.append("blue plus, red minus" if signs else f"shade: from 0 to {number(most)}")
     note += ["framed, *: differs from 0, corrected over this grid"] if certain is not None else []
     width = max(left + len(columns) * wide + beyond, 440)
-    seen = width if width <= HALF else PHONE  # a wider one is scrolled, and its first part has to say it
-    lines = wrap("; ".join(note), max(int((seen - left) / LETTER), 20))
+    lines = wrap("; ".join(note), max(int((seen(width) - left) / LETTER), 20))
     body += [text(left, foot + 16 + 14 * i, one, "small") for i, one in enumerate(lines)]
     return drawing(width, foot + 10 + 14 * len(lines), title, body)
 

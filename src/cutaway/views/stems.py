@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..wording import label, number, prose, signed
-from .frame import LETTER, WIDTH, circle, drawing, line, marked, text
+from .frame import LETTER, WIDTH, circle, drawing, line, marked, seen, text
 from .nodes import Node
 from .scale import around, tick_text
 
@@ -61,7 +61,7 @@ def stems(
     foot = bottom + 30 + 6 * longest
     whiskers = "; whiskers: intervals" if low is not None else ""
     wide = max(right + 16, 420)
-    lines = wrap(f"{unit}; blue plus, red minus{whiskers}", max(int((wide - left) / LETTER), 20))
+    lines = wrap(f"{unit}; blue plus, red minus{whiskers}", max(int((seen(wide) - left) / LETTER), 20))
     body += [text(left, foot + 14 * i, one, "small") for i, one in enumerate(lines)]
     return drawing(wide, foot - 4 + 14 * len(lines), title, body)
 
