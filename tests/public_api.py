@@ -185,6 +185,7 @@ def results() -> dict[str, Callable[[], Any]]:
         "role_attention": lambda: cutaway.role_attention(t, [("END", "ARG")]),
         "attention_patterns": lambda: cutaway.attention_patterns(t),
         "rotations": lambda: cutaway.rotations(t),
+        "fit_subspaces": lambda: cutaway.fit_subspaces(m, fits, "mlp_pre", [2]).to_xarray(),
         "energy_by_token": lambda: cutaway.energy_by_token(
             m, fits, cutaway.fit_subspaces(m, fits, "mlp_pre", [2])[2].leading(1)
         ),

@@ -573,6 +573,54 @@ def test_targets_are_large_enough_for_a_finger(browser: Browser, pages: dict) ->
         assert low == []
 
 
+def test_what_is_wider_than_a_phone_says_so_and_keeps_its_row_names(browser: Browser, tmp_path: Path) -> None:
+    names, n = [f"L{i}" for i in range(3)], 24
+    grid = views.signed_grid(np.ones((3, n)), names, [str(j) for j in range(n)], "A grid of many columns")
+    cells = [[f"row {i}", *["1.25e-05"] * 12] for i in range(3)]
+    table = Table("Many columns, 8.7e-07 of them.", ["name", *(f"a heading {j}" for j in range(12))], cells, ["name"])
+    parts = [views.Picture(grid, "c", "w"), table, Table("Narrow.", ["a", "b"], [["1", "2"]])]
+    text = render("t", "s", [Section("a", ["Down to 8.7e-07, no more."], parts)], {})
+    (tmp_path / "x.html").write_text(text, encoding="utf-8")
+    where = """(scroller, name) => {
+        const from = (e) => e.getBoundingClientRect().left - scroller.getBoundingClientRect().left;
+        return [scroller.dataset.more, ...[...scroller.querySelectorAll(name)].map(from)]; }"""
+    with browser.page(tmp_path / "x.html", width=390) as (page, seen):
+        drawn, wide, narrow = (page.locator("main .scroll:not(.twin *)").nth(i) for i in (0, 1, 2))
+        assert narrow.get_attribute("data-more") == ""
+        for scroller, name in ((drawn, ".stuck text"), (wide, "th:first-child")):
+            more, *before = scroller.evaluate(where, name)
+            assert more == "right" and len(before) >= 3
+            assert scroller.evaluate("(s) => getComputedStyle(s).maskImage") != "none"
+            scroller.evaluate(
+                "(s) => new Promise((done) => { s.onscroll = () => setTimeout(done, 50); s.scrollLeft = 200; })"
+            )
+            more, *after = scroller.evaluate(where, name)
+            assert more == "left right" and after == pytest.approx(before, abs=1.5)
+            scroller.evaluate(
+                "(s) => new Promise((done) => { s.onscroll = () => setTimeout(done, 50); s.scrollLeft = 1e5; })"
+            )
+            assert scroller.get_attribute("data-more") == "left"
+        broken = """() => [...document.querySelectorAll("td, th, .unbroken")].filter((e) => {
+            const r = document.createRange(); r.selectNodeContents(e);
+            return /e-\\d/.test(e.textContent) && r.getClientRects().length > 1; }).map((e) => e.outerHTML)"""
+        assert page.locator(".unbroken").count() == 2 and page.evaluate(broken) == []
+        assert seen.errors == [] and seen.violations == []
+
+
+@pytest.mark.parametrize("name", ["attribution", "ioi", "nasty"])
+def test_paper_holds_every_table_whole(browser: Browser, pages: dict, name: str) -> None:
+    """A4 with the page's margins is 688 px wide; a page that is wider is made smaller by the browser."""
+    with browser.page(pages[name], width=688) as (page, _):
+        page.emulate_media(media="print")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 688
+        cut = """() => [...document.querySelectorAll("td:not(.text), td.text, tbody th")].filter((e) => {
+            const words = e.closest("table.lens") ? [] : e.textContent.split(/\\s+/)
+                .filter((w) => /^[a-z]{4,11}$/i.test(w));
+            const r = e.getClientRects()[0], size = parseFloat(getComputedStyle(e).fontSize);
+            return r && words.some((w) => w.length * size * 0.42 > r.width); }).map((e) => e.outerHTML)"""
+        assert page.evaluate(cut) == [], "words are broken in narrow columns"
+
+
 def test_nothing_moves_for_those_who_want_it_still(browser: Browser, pages: dict) -> None:
     css = views.frame.VIEWS_STYLE.read_text(encoding="utf-8")
     assert "transition" not in css and "animation" not in css

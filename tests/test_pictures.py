@@ -72,6 +72,31 @@ def test_spectrum_draws_shares_and_their_sum():
     assert "half in the first 1" in views.spoken_spectrum({"all": [0.5, 0.3, 0.2]})
 
 
+def test_a_wide_picture_says_what_it_is_where_a_phone_begins():
+    """A phone shows 358 px of it; letters of a title are 8 px wide there, of a note 6.6."""
+    title = "effect of denoising resid_pre on logit_diff: share of the way from the corrupted to the clean run"
+    picture = parsed(
+        views.signed_grid(np.zeros((2, 20)), ["a", "b"], [str(j) for j in range(20)], title, axes=("layer", "position"))
+    )
+    lines = [(float(e.get("x")), e.text, 8.0) for e in picture.iter(f"{SVG}text") if e.get("class") == "heading"]
+    foot = max(float(e.get("y")) for e in picture.iter(f"{SVG}rect"))
+    notes = [e for e in picture.iter(f"{SVG}text") if e.get("class") == "small" and float(e.get("y")) > foot + 24]
+    assert " ".join(text for _, text, _ in lines) == title and "red minus" in " ".join(e.text for e in notes)
+    for x, text, wide in [*lines, *((float(e.get("x")), e.text, 6.6) for e in notes)]:
+        assert x + wide * len(text) <= 358, text
+
+
+def test_a_band_ends_where_the_scale_ends():
+    """An interval of a share may reach below 0 or above 1; nothing is drawn outside of the axes."""
+    curve = views.Curve("a", [0.1, 0.9], [-0.6, 0.2], [0.4, 1.8])
+    picture = parsed(views.bands([curve], ["x", "y"], "t", "share", limits=(0.0, 1.0)))
+    (shape,) = [e for e in picture.iter(f"{SVG}polygon") if e.get("class") == "band band0"]
+    heights = [float(p.split(",")[1]) for p in shape.get("points").split()]
+    assert min(heights) == 22.0 and max(heights) == 232.0
+    told = [e.text for e in picture.iter(f"{SVG}title")]
+    assert any("[0.200, 1.80]" in (t or "") for t in told), "what it says is whole"
+
+
 def test_matrices_share_one_scale_and_say_what_is_clipped():
     a, b = np.array([[1.0, 0.5], [0.5, 1.0]]), np.array([[-0.25, 0.0], [np.nan, 2.0]])
     picture = views.matrices({"before": a, "after": b}, ["x", "y"], "t", "u", limits=(-1, 1))

@@ -64,6 +64,7 @@ MADE: dict[str, Callable[[], Any]] = {
     "BOS sensitivity": lambda: cutaway.bos_sensitivity(model(), TEXTS, list(CITIES.values()), [" Berlin"]),
     "Ledger": lambda: ledger(model(), trace().prompts, cutaway.ablate("z", how="zero", layers=3, heads=1)),
     "Against controls": _ladder,
+    "Spectrum": lambda: cutaway.fit_subspaces(model(), trace().prompts, "mlp_out", [2, 4]).to_xarray(),
     "Sweep": lambda: factorial(model(), trace().prompts, {"update": vector()}, [[3], [3, 4]]),
 }
 
@@ -212,6 +213,54 @@ def test_a_ledger_is_a_sum_that_equals_the_change() -> None:
         assert numbers is not None
         assert column(numbers, "term")[-1] == "sum" and column(numbers, "value")[-1] == pytest.approx(want, abs=1e-4)
         assert sum(column(numbers, "value")[:-1]) == pytest.approx(want, abs=1e-4)
+
+
+def test_spectra_are_those_of_the_rows_and_can_be_kept(tmp_path: Path) -> None:
+    """Against numpy's covariance of the recorded activations."""
+    fitted = cutaway.fit_subspaces(model(), trace().prompts, "mlp_out", [2, 4])
+    rows = trace()["mlp_out", 4][:, 1:].reshape(-1, model().d_model).double().numpy()
+    want = np.sort(np.linalg.eigvalsh(np.cov(rows, rowvar=False)))[::-1]
+    found = fitted.to_xarray()
+    np.testing.assert_allclose(found["eigenvalue"].sel(layer=4).values, want, atol=1e-6 * want[0])
+    view = cutaway.show(fitted)
+    table, first, second = view.shown[0].parts[0], *pictures_of(view)
+    assert isinstance(table, Table) and [row[0] for row in table.rows] == ["L2", "L4"]
+    shares = want / want.sum()
+    np.testing.assert_allclose(column(second.numbers(), "value"), shares[:24], atol=1e-6)
+    assert column(table, "90 % in")[1] == 1 + int((shares.cumsum() < 0.9).sum())
+    assert column(table, "effective dimensions")[1] == pytest.approx(want.sum() ** 2 / (want**2).sum())
+    assert "L4.mlp_out" in second.name and "L2.mlp_out" in first.name
+    assert [str(one.svg) for one in cutaway.show(fitted[4]).figures()] == [str(second.svg)]
+    cutaway.save_result(tmp_path / "fit", {"spectra": found}, {"kind": "spectra", "schema_version": 1})
+    again = cutaway.open_result(tmp_path / "fit")[0]["spectra"]
+    assert [str(one.svg) for one in cutaway.show(again).figures()] == [str(first.svg), str(second.svg)]
+    drawn = view.plot(figure=1) if pytest.importorskip("matplotlib") else None
+    np.testing.assert_allclose(drawn.lines[0].get_ydata(), shares[:24], atol=1e-6)  # type: ignore[union-attr]
+
+
+def pictures_of(view: Any) -> list[Picture]:
+    return view.figures()  # type: ignore[no-any-return]
+
+
+def test_an_array_has_no_unit_that_it_does_not_say() -> None:
+    entropy = cutaway.lens(trace(), top=1)["entropy"]
+    (picture,) = cutaway.show(entropy).figures()
+    assert picture.name == "entropy" and "logits" not in picture.caption
+    assert "across: position" in str(picture.svg) and "␣capital" in str(picture.svg)
+    assert "minus" not in str(picture.svg), "nothing in it is below 0"
+    assert "nats" in cutaway.show(entropy.assign_attrs(units="nats")).figures()[0].name
+
+
+def test_plots_name_their_axes_and_write_signs_only_where_there_can_be_a_minus() -> None:
+    pytest.importorskip("matplotlib")
+    entropy = cutaway.show(cutaway.lens(trace(), top=1)["entropy"]).plot()
+    assert entropy.get_xlabel() == "position" and entropy.images[0].get_clim()[0] == 0
+    cells = [t.get_text() for t in entropy.texts]
+    assert len(cells) == 36 and not any(c.startswith("+") for c in cells)
+    strengths = cutaway.show(result("Readout edit")).plot()
+    assert strengths.get_xlabel().replace("\n", " ") == "scale; * differs from 0, corrected over this grid"
+    chances = cutaway.show(model().top(TEXTS[0])).plot()
+    assert not any(t.get_text().startswith("+") for t in chances.texts)
 
 
 def test_what_is_left_out_is_said() -> None:

@@ -66,6 +66,7 @@ _HOME = {
     "attention_patterns": "readout.patterns",
     "rotations": "geometry.rotations",
     "fit_subspaces": "geometry.subspaces",
+    "Spectra": "geometry.subspaces",
     "Spectrum": "geometry.subspaces",
     "Subspace": "geometry.subspaces",
     "save_subspaces": "geometry.subspaces",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from markupsafe import escape
 
@@ -42,13 +42,20 @@ TELLS = (
 are as the system has it."""
 
 
+@runtime_checkable
+class Labelled(Protocol):
+    """What gives labelled arrays of itself, such as the spectra that `fit_subspaces` fits."""
+
+    def to_xarray(self) -> Any: ...
+
+
 class View:
     """What a result looks like. In a notebook it shows itself; elsewhere `print`, `save` or `plot` it."""
 
     def __init__(self, result: Any, title: str = "") -> None:
-        self.result = result
+        self.result = result.to_xarray() if isinstance(result, Labelled) else result
         self.title = title
-        self.shown: list[Shown] = [] if isinstance(result, Study) else shown(result)
+        self.shown: list[Shown] = [] if isinstance(result, Study) else shown(self.result)
 
     def figures(self) -> list[Picture]:
         """Every picture of the page, in order."""
@@ -162,7 +169,7 @@ class View:
 
 
 def show(result: Any, title: str = "") -> View:
-    """The view of a result: of `lens`, `attribute`, `sweep`, `attention_patterns`, `top`, ..., or of a whole `Study`.
+    """The view of a result: of `lens`, `attribute`, `sweep`, `attention_patterns`, `fit_subspaces` ..., or a `Study`.
 
     Raises:
         BadInput: a kind of result that has no view.

@@ -185,10 +185,18 @@ def python_of(opened: Model, task: Task, given: dict[str, Any]) -> str:
             f"task = pairs(m, Path({str(path)!r}), {bos})",
         ]
     asked = [f"{key}={value if value in ('clean', 'corrupt') else repr(value)}" for key, value in options.items()]
-    asked += [f"{key}={value!r}" for key, value in _where(given, task).items()]
+    where = [f"{key}={value!r}" for key, value in _where(given, task).items()]
     corruption = "" if given["corruption"] is None else repr(given["corruption"])
     metric = "task.metric" if given["metric"] is None else repr(given["metric"])
     *imports, task_is = made
+    if given["how"] in ("denoise", "noise"):
+        call = ", ".join(["m, clean, corrupt", repr(given["site"]), f"metric={metric}", *where])
+        sweeps = [f"found = cutaway.{given['how']}({call})"]
+    else:
+        sweeps = [
+            f"edits = cutaway.{function}({given['site']!r}, {', '.join([*asked, *where])})",
+            f"found = cutaway.sweep(m, {base}, edits, metric={metric})",
+        ]
     return "\n".join(
         [
             "import cutaway",
@@ -196,8 +204,7 @@ def python_of(opened: Model, task: Task, given: dict[str, Any]) -> str:
             f"m = cutaway.load({opened.name!r}, dtype={str(opened.dtype).removeprefix('torch.')!r})",
             task_is,
             f"clean, corrupt = task.clean, task.corrupt({corruption})",
-            f"edits = cutaway.{function}({given['site']!r}, {', '.join(asked)})",
-            f"found = cutaway.sweep(m, {base}, edits, metric={metric})",
+            *sweeps,
             "cutaway.show(found)",
         ]
     )
@@ -237,7 +244,7 @@ def swept(opened: Model, task: Task, base: Prompts, edits: Edits, given: dict[st
         made = made.assign({name: made[name] * float("nan") for name in COLUMNS[-3:]})
         made.attrs.pop("no_share", None)
     made = made.assign_attrs({**found.attrs, **made.attrs, "site": given["site"], "how": given["how"]})
-    return with_example(made, clean, corrupt)
+    return with_example(made, clean, clean if given["how"] == "zero" else corrupt)
 
 
 def _nothing(opened: Model) -> Any:

@@ -26,6 +26,7 @@ from .operations import (
     Operation,
     Scaled,
     TakeFrom,
+    unique,
 )
 
 if TYPE_CHECKING:
@@ -77,10 +78,16 @@ def require_few(cells: int) -> None:
 
 @dataclass(frozen=True)
 class Axis:
-    """A named axis of the grid and the labels along it."""
+    """A named axis of the grid and the labels along it.
+
+    Of tokens also where each label lies (the edited tokens [prompt, position], and by a source's identity the positions
+    there, where these are others), and the runs that values are taken from.
+    """
 
     name: str
     labels: tuple[int | float | str, ...]
+    places: tuple[tuple[np.ndarray, Mapping[int, np.ndarray]], ...] = field(default=(), compare=False, repr=False)
+    sources: tuple[Prompts, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -186,7 +193,8 @@ class Edit(Edits):
                         for n in some_layers
                     )
                 )
-        kept = [Axis(name, tuple(label for label, _ in options)) for name, (axis, options) in axes if axis]
+        taken = tuple(unique(s for op in operations if op.moves for s in op.sources))
+        kept = [_axis(name, options, taken) for name, (axis, options) in axes if axis]
         fixed = {name: options[0][0] for name, (axis, options) in axes if not axis and options[0][0] != "all"}
         if not site.per_layer:
             fixed.pop("layer", None)
@@ -243,10 +251,24 @@ class Alternatives(Edits):
                     f"The edits {next(iter(grids))!r} and {name!r} have different grids. Sweep them one by one."
                 )
         cells = tuple(cell for grid in grids.values() for cell in grid.cells)
-        return Grid((Axis("edit", tuple(grids)), *first.axes), cells)
+        taken = [
+            tuple(unique(s for a in alike for s in a.sources))
+            for alike in zip(*(g.axes for g in grids.values()), strict=True)
+        ]
+        axes = [replace(axis, sources=sources) for axis, sources in zip(first.axes, taken, strict=True)]
+        return Grid((Axis("edit", tuple(grids)), *axes), cells)
 
     def __repr__(self) -> str:
         return "{" + ", ".join(f"{k}: {v!r}" for k, v in self.named.items()) + "}"
+
+
+def _axis(name: str, options: Sequence[tuple[Any, Any]], sources: tuple[Prompts, ...]) -> Axis:
+    labels = tuple(label for label, _ in options)
+    if name in ("position", "query"):
+        return Axis(name, labels, tuple(meaning for _, meaning in options), sources)
+    if name == "key":
+        return Axis(name, labels, tuple((where, {}) for _, where in options), sources)
+    return Axis(name, labels)
 
 
 def as_edits(given: Edits | Sequence[Edits] | Mapping[str, Edits]) -> Edits:

@@ -35,6 +35,7 @@ from ..wording import memory
 from .editing import EditTap, Task, whole_rows
 from .engines import chosen_engine
 from .following import recorded_together, recorded_tokens
+from .labels import Tokens, size, token_labels
 from .lost import Lost, unfinished
 from .paths import engine
 from .plan import TOKENS, Plan, compile_cells, make_plan
@@ -92,6 +93,8 @@ def sweep(
         Dataset over prompt and the grid's axes: `value`; `effect` = value - base; with a reference `normalized` =
         effect / (reference - base), NaN where the two are equal. Over prompt: `base`, `reference`. Several metrics or
         read positions add an axis `metric` or `read`. Cells that cannot differ from the base are exactly the base's.
+        Over prompt and position (query, key): `input_token`, and of a patch from one run its `source_token`
+        (`engine.labels`).
 
     Raises:
         BadInput: edits, prompts or metrics that do not fit; NaN or infinity in a run (the message names the prompt and
@@ -109,6 +112,7 @@ def sweep(
     if any(change.site == "final_norm" for cell in grid.cells for change in cell):
         raise BadInput("final_norm is read, not swept: edit resid_post of the last layer, which it is a function of.")
     readings = Readings(model, base, metrics, read)
+    tokens = token_labels(grid, base, readings.everywhere.shape[1] if metrics[0].everywhere else 0)
     ways = engine(model)
     reads, lengths = readings.at.numpy(), base.lengths.numpy()
     variants = compile_cells(grid.cells, ways.shape, lengths, reads)
@@ -123,6 +127,7 @@ def sweep(
         together=recorded_together(base, sources, ways.rules is not None),
         logits=readings.whole_rows,
         numbers=(3 + (len(metrics) > 1) + (screen is not None)) * sum(width_of(m, readings) for m in metrics),
+        texts=size(tokens),
     )
     plan = planned(variants, budget=budget)
     screened: Screened | None = None
@@ -170,7 +175,7 @@ def sweep(
     values, own = found.values, found.own
     if screened is not None:
         values = screened.fill(values, own)
-    dataset = _dataset(model, base, grid, readings, values, own, found.aimed or None)
+    dataset = _dataset(base, grid, readings, tokens, values, own, found.aimed or None)
     if screened is not None:
         dataset = screened.mark(dataset, grid, missed_above)
     return dataset.assign_attrs(
@@ -192,15 +197,17 @@ def sweep(
 
 def denoise(model: Model, clean: Prompts, corrupt: Prompts, site: str, metric: Any = logit_diff, **more: Any) -> Any:
     """Run corrupt, put in what clean has there: where is what suffices? `more`: as for `patch` and `sweep`."""
-    return _patched(model, corrupt, clean, site, metric, more)
+    return _patched(model, corrupt, clean, site, metric, more, "denoise")
 
 
 def noise(model: Model, clean: Prompts, corrupt: Prompts, site: str, metric: Any = logit_diff, **more: Any) -> Any:
     """Run clean, put in what corrupt has there: where is what is necessary? `more`: as in `denoise`."""
-    return _patched(model, clean, corrupt, site, metric, more)
+    return _patched(model, clean, corrupt, site, metric, more, "noise")
 
 
-def _patched(model: Model, base: Prompts, source: Prompts, site: str, metric: Any, more: dict[str, Any]) -> Any:
+def _patched(
+    model: Model, base: Prompts, source: Prompts, site: str, metric: Any, more: dict[str, Any], how: str
+) -> Any:
     choices = ("layers", "heads", "positions", "neurons", "queries", "keys")
     own = set(inspect.signature(sweep).parameters) - {"model", "base", "edits"}
     known = [*choices, *sorted(own)]
@@ -208,7 +215,8 @@ def _patched(model: Model, base: Prompts, source: Prompts, site: str, metric: An
         if name not in known:
             raise BadInput(f"There is no option {name!r}. {did_you_mean(name, known)}")
     selection = {key: more.pop(key) for key in choices if key in more}
-    return sweep(model, base, patch(site, source, **selection), metric, **more)
+    found = sweep(model, base, patch(site, source, **selection), metric, **more)
+    return found.assign_attrs(how=how) if isinstance(found, xr.Dataset) else found
 
 
 def _store(folder: str | Path | None, facts: Callable[[], dict[str, Any]], budget: int) -> Any:
@@ -293,10 +301,10 @@ def single_edit(model: Model, prompts: Prompts, edits: Any) -> tuple[Callable[[S
 
 
 def _dataset(
-    model: Model,
     base: Prompts,
     grid: Grid,
     readings: Readings,
+    tokens: Tokens,
     values: list[np.ndarray],
     own: list[np.ndarray],
     aim: list[np.ndarray] | None,
@@ -321,7 +329,7 @@ def _dataset(
     data = {"value": labelled(shaped, ["prompt", *axes]), "base": labelled(own, ["prompt"])}
     if aim is not None:
         data["reference"] = labelled(aim, ["prompt"])
-    coords: dict[str, Any] = {**prompt_coords(base), **{a.name: list(a.labels) for a in grid.axes}}
+    coords: dict[str, Any] = {**prompt_coords(base), **{a.name: list(a.labels) for a in grid.axes}, **tokens}
     if len(names) > 1:
         coords["metric"] = names
     if read_dims:

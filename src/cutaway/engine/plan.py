@@ -237,6 +237,7 @@ def make_plan(
     logits: int = 0,
     estimated: int = 0,
     numbers: int | None = None,
+    texts: int = 0,
 ) -> Plan:
     """Plan a sweep.
 
@@ -250,6 +251,7 @@ def make_plan(
         logits: whole rows of logits that metrics hold at once.
         estimated: cells that can differ and are not run.
         numbers: that the result has for a cell and a prompt, in all its arrays (default: three a read position).
+        texts: bytes of the result's token texts.
     """
     n_prompts, end = len(lengths), int(reads.max()) + 1
     size = max(1, min(n_prompts, budget // max(end, 1)))
@@ -278,7 +280,7 @@ def make_plan(
         reference=max((_together(c.operation) for c in changes), default=(0, 0)),
         logits=min(logits, max((len(c) for c in chunks), default=1) * reads.shape[1]),
         cells=n_cells,
-        results=n_cells * n_prompts * (3 * reads.shape[1] if numbers is None else numbers),
+        results=n_cells * n_prompts * (3 * reads.shape[1] if numbers is None else numbers) + -(-texts // 8),
     )
     return Plan(
         groups=groups,

@@ -4,7 +4,7 @@ from .attention import attention_figure
 from .bos import bos_table
 from .comparison import before_after_table
 from .contributions import contribution_table, contributions, largest, place_of, split_terms, splitting
-from .effects import effect_grid
+from .effects import effect_grid, share_unit
 from .energy import effective, energy_tables
 from .ladder import draws_figure, ladder_table
 from .lens import lens_drawing, lens_figure, lens_table
@@ -27,6 +27,7 @@ __all__ = [
     "lens_table",
     "next_token_table",
     "place_of",
+    "share_unit",
     "split_terms",
     "splitting",
 ]

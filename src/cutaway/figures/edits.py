@@ -66,7 +66,10 @@ def score_shown(found: xr.Dataset) -> list[Shown]:
             picture = Picture(drawn, f"{means['score'].attrs['mean'].capitalize()}; bands: 95 % intervals.", words)
             parts: list[Picture | Table] = [picture, table] if v == 0 else [picture]
             return Shown(
-                "Score", parts, lambda ax: plots.lines_plot(lines, strengths, title, "share of layers", ax), table
+                "Score",
+                parts,
+                lambda ax: plots.lines_plot(lines, strengths, title, "share of layers", ax, None, "strength"),
+                table,
             )
 
         return first_few("vectors", len(vectors), one)

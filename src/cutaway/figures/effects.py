@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from .. import views
 from ..views import Picture
-from ..wording import label, number, signed
+from ..wording import number, signed
+from .beneath import Pairs, beneath, named_by, told_of
 
 Array = NDArray[np.float64]
 FULL = 0.25
@@ -39,7 +40,7 @@ def grid_numbers(data: xr.Dataset, of: str = "effect") -> Numbers:
 
     Args:
         data: `of`, and as far as known its interval (`low`, `high`), `p_corrected`, the attribute `level`, and
-            `clean_token` and `other_token` of each position.
+            tokens of each position (see `beneath`).
     """
     if data[of].ndim == 1:
         data = data.expand_dims({"all": ["all"]}, axis=-1)
@@ -47,19 +48,16 @@ def grid_numbers(data: xr.Dataset, of: str = "effect") -> Numbers:
     grid = data.transpose(..., rows, columns)
     ends = ("low", "high") if of == "effect" else (f"{of}_low", f"{of}_high")
     p = np.asarray(grid["p_corrected"].values, float) if "p_corrected" in grid else None
-    under = None
-    if "clean_token" in grid.coords and columns == "position":
-        tokens = [[label(str(t), 12) for t in grid[f"{run}_token"].values] for run in ("clean", "other")]
-        under = [(clean, other) for clean, other in zip(*tokens, strict=True)]
+    down, across = beneath(grid, rows), beneath(grid, columns)
     return Numbers(
         np.asarray(grid[of].values, float),
-        _names(rows, grid),
+        named_by(_names(rows, grid), [(here, "") for here, _ in down or ()]),
         _names(columns, grid),
-        (_places(rows, grid), _places(columns, grid)),
+        (_places(rows, grid, down), _places(columns, grid, across)),
         None if p is None else p <= 1 - float(data.attrs.get("level", 0.95)) + 1e-12,
         (grid[ends[0]].values, grid[ends[1]].values) if ends[0] in grid else None,
         p,
-        under,
+        across,
         (_axis(rows), _axis(columns)),
     )
 
@@ -81,14 +79,13 @@ def effect_grid(
         full: what has the strongest colour at least, so that grids that are compared share a scale.
     """
     found = grid_numbers(data, of)
-    if found.under:
-        caption += "; beneath, the first prompt's token, and the other run's where it differs"
+    caption += told_of(data, tuple(map(str, data[of].dims)))
     unsigned = bool(full_scale(unit)) or data.attrs.get("least") == 0
     picture = views.signed_grid(
         found.values,
         found.rows,
         found.columns,
-        f"{what}: {unit}",
+        f"{what}: {unit}" if unit else what,
         found.certain,
         max(full, FULL if of == "share" else full_scale(unit)),
         places=found.places,
@@ -99,13 +96,20 @@ def effect_grid(
         signs=not unsigned,
         axes=found.axes,
     )
-    words = spoken_grid(found.values, found.rows, found.columns, number if unsigned else signed)
-    return Picture(picture, f"{caption} ({unit})", words, code=code)
+    columns = named_by(found.columns, found.under)
+    words = spoken_grid(found.values, found.rows, columns, number if unsigned else signed)
+    return Picture(picture, f"{caption} ({unit})" if unit else caption, words, code=code)
+
+
+def share_unit(how: str, metric: str) -> str:
+    """What a share is of, in words. `how`: as the command line has it; "" where it is not known which run is clean."""
+    ends = {"denoise": "the corrupted to the clean run", "noise": "the clean to the corrupted run"}
+    return f"share of the way from {ends.get(how, 'one run to the other')} in {metric}"
 
 
 def _axis(dim: str) -> str:
     """What an axis is, where its labels do not say it themselves."""
-    return "" if dim in ("layer", "head", "kv_head", "setting", "all") else dim
+    return {"read": "position read"}.get(dim, "" if dim in ("layer", "head", "kv_head", "setting", "all") else dim)
 
 
 def full_scale(unit: str) -> float:
@@ -114,7 +118,7 @@ def full_scale(unit: str) -> float:
 
 
 def _width(names: Sequence[str], under: Sequence[tuple[str, str]] | None) -> int:
-    longest = max([len(n) for n in names] + [len(t) + 2 for pair in under or () for t in pair])
+    longest = max([len(n) for n in names] + [len(t) for pair in under or () for t in pair])
     return min(max(62 if len(names) <= 14 else 48, 7 * longest + 6), 120)
 
 
@@ -138,9 +142,12 @@ def _values(dim: str, data: xr.Dataset) -> Sequence[object]:
     return data[dim].values.tolist() if dim in data.coords else range(data.sizes[dim])
 
 
-def _places(dim: str, data: xr.Dataset) -> list[Mapping[str, str | float]]:
+def _places(dim: str, data: xr.Dataset, tokens: Pairs | None) -> list[Mapping[str, str | float]]:
     name = re.sub(r"[^a-z0-9]+", "-", dim.lower()).strip("-") or "axis"
-    return [{name: _plain(value)} for value in _values(dim, data)]
+    places: list[Mapping[str, str | float]] = [{name: _plain(value)} for value in _values(dim, data)]
+    if tokens is None:
+        return places
+    return [{**p, f"{name}-token": " ".join(filter(None, t))} for p, t in zip(places, tokens, strict=True)]
 
 
 def spoken_grid(

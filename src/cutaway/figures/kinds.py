@@ -28,6 +28,7 @@ from .stages import stages_shown
 from .sweeps import array_shown, grids, scores_shown, sweep_shown
 from .tokens import next_token_table
 from .turning import turning_figure
+from .variance import spectra_shown
 
 
 def shown(result: Any) -> list[Shown]:
@@ -55,7 +56,8 @@ def _kind(result: Any) -> Kind:
     raise BadInput(
         f"There is no view for this {what}. Views exist for the results of lens, attribute, cumulative, top, sweep, "
         "denoise, noise, factorial, attention_patterns, head_scores, role_attention, rotations, stages, before_after, "
-        "readout_edit, readout_flips, readout_score, bos_sensitivity, ledger, and for arrays over layers."
+        "readout_edit, readout_flips, readout_score, bos_sensitivity, fit_subspaces, energy_by_token, ledger, and for "
+        "arrays over layers."
     )
 
 
@@ -188,6 +190,7 @@ KINDS: tuple[Kind, ...] = (
     ("Ledger", lambda d: _has(d, "change", "direct", "downstream", "response") and "prompt" in d.dims, ledger_shown),
     ("Against controls", lambda d: _has(d, "draw_mean", "p_greater", "mean") and "arm" in d.dims, ladder_shown),
     ("Energy by token", lambda d: _has(d, "share", "kind_share", "token"), energy_shown),
+    ("Spectrum", lambda d: _has(d, "eigenvalue", "share", "cumulative", "total"), spectra_shown),
     ("Sweep", lambda d: _has(d, "effect", "value", "base") and "prompt" in d["effect"].dims, sweep_shown),
     ("Readout edit", lambda d: d.attrs.get("operation") == "readout edit" and _over_prompts(d), edits_shown),
     ("Effects", lambda d: _has(d, "effect"), grids),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import re
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from ..errors import Refused
 from ..stats import normalized_effect
 from ..views import Cell, Curve, Picture, Table, plus
 from ..wording import number, prose, signed
-from .effects import Numbers, effect_grid, full_scale, grid_numbers, spoken_grid
+from .beneath import told_of, with_tokens
+from .effects import Numbers, effect_grid, full_scale, grid_numbers, share_unit, spoken_grid
 from .families import over_families
 from .shown import SHOWN, Shown, noted
 
@@ -25,6 +27,20 @@ NONNEGATIVE = ("kl", "next_token_kl")
 """Metrics that no edit can lower: no sign, and nothing to test against 0."""
 KEPT = ("layer", "head", "kv_head", "position", "scale", "setting")
 """Axes that a grid has rather than slices."""
+CHOSEN = ("layer", "head", "kv_head", "neuron", "position", "query", "key")
+"""Places that a sweep says of itself where they are the same in every cell."""
+DOING = {
+    "denoise": "denoising",
+    "noise": "noising",
+    "patch": "patching",
+    "zero": "zeroing",
+    "mean": "mean-ablating",
+    "resample": "resampling",
+    "add": "adding to",
+    "put": "replacing",
+    "project_out": "projecting out of",
+}
+"""What was done, in the words of a title."""
 FACTORS = ("mode", "place", "layers")
 """What `factorial` crosses: its combinations are the rows of one grid."""
 
@@ -66,6 +82,7 @@ def _of_one_metric(found: xr.Dataset) -> list[Shown]:
     if "low" in data:
         dims = tuple(d for d in effect.dims if d != "prompt")
         data = data.assign(_share(found, [str(f) for f in found["family"].values], dims))
+    data = with_tokens(data, found)
     return grids(data.assign_attrs({**found.attrs, **data.attrs, **least}))
 
 
@@ -96,7 +113,7 @@ def _single(found: xr.Dataset) -> Shown:
     caption = f"{what}: the {mean.attrs['mean']} changes by {signed(mean['effect'])}{between} ({unit})."
     table = Table(caption, ["prompt", "without the edit", "with it", "change"], rows, ["prompt"])
     terms = [(prose(str(t), 28), float(v)) for t, v in zip(found["text"].values[:30], values[2], strict=False)]
-    return Shown(what, [table], lambda ax: plots.waterfall_plot(terms, None, f"Change by {what}", unit, ax))
+    return Shown(what, [table], lambda ax: plots.waterfall_plot(terms, None, what[:1].upper() + what[1:], unit, ax))
 
 
 def grids(data: xr.Dataset) -> list[Shown]:
@@ -108,7 +125,7 @@ def grids(data: xr.Dataset) -> list[Shown]:
     units, what = str(data.attrs.get("units", "logits")), named(data)
     of = "share" if "share" in data and bool(np.isfinite(data["share"]).all()) else "effect"
     if of == "share":
-        units = f"share of the way from one run to the other in {data.attrs.get('metric', 'the metric')}"
+        units = share_unit(str(data.attrs.get("how", "")), str(data.attrs.get("metric", "the metric")))
     slices = _slices(*_squeezed(data))
     sizes = [np.abs(part[of].values[np.isfinite(part[of].values)]).max(initial=0.0) for _, part in slices]
     made: list[Shown] = []
@@ -124,6 +141,7 @@ def grids(data: xr.Dataset) -> list[Shown]:
 
 def _grid(part: xr.Dataset, of: str, what: str, title: str, caption: str, units: str, full: float) -> Shown:
     numbers = grid_numbers(part, of)
+    largest = float(np.nanmax(np.abs(numbers.values), initial=0.0))
     return Shown(
         what,
         [effect_grid(part, title, caption, units, of, full=full)],
@@ -136,7 +154,8 @@ def _grid(part: xr.Dataset, of: str, what: str, title: str, caption: str, units:
             numbers.certain,
             numbers.under,
             ax,
-            full_scale(units),
+            full_scale(units) or (max(largest, full) if part.attrs.get("least") == 0 else 0.0),
+            numbers.axes,
         ),
     )
 
@@ -152,7 +171,9 @@ def _curve(part: xr.Dataset, of: str, what: str, title: str, caption: str, units
     unit, label = units or "value", str(part.attrs.get("label", of))
     drawn: views.Node
     plot: Callable[[Any], Any]
-    if axis in ORDERED or len(names) > STEMS:
+    caption += told_of(part, (axis,))
+    lined = axis in ORDERED and f"{axis}_here" not in part.coords
+    if lined or len(names) > STEMS:
         ends = {} if low is None else {"low": low, "high": high}
         marks = {} if sure is None else {"against 0": np.where(sure, np.sign(values), 0.0).tolist()}
         said = ("above 0", "below 0", "not told from 0")
@@ -160,7 +181,7 @@ def _curve(part: xr.Dataset, of: str, what: str, title: str, caption: str, units
             [Curve(label, values.tolist(), **ends)], names, title, unit, marks=marks, said=said, axis=axis
         )
         between = None if low is None or high is None else {label: (low, high)}
-        plot = lambda ax: plots.lines_plot({label: values.tolist()}, names, title, unit, ax, between)  # noqa: E731
+        plot = lambda ax: plots.lines_plot({label: values.tolist()}, names, title, unit, ax, between, axis)  # noqa: E731
         said_marks = "; marks: corrected over this axis" if sure is not None else ""
         caption += f"{'; band: 95 % interval' if low is not None else ''}{said_marks}"
     else:
@@ -168,15 +189,19 @@ def _curve(part: xr.Dataset, of: str, what: str, title: str, caption: str, units
         drawn = views.stems(values.tolist(), starred, title, unit, low, high, axis, found.places[0])
         plot = lambda ax: plots.points_plot(names, values, low, high, title, unit, ax)  # noqa: E731
         caption += "; *: differs from 0, corrected over this axis" if sure is not None else ""
-    return Shown(what, [Picture(drawn, f"{caption} ({units})", words)], plot)
+    return Shown(what, [Picture(drawn, f"{caption} ({units})" if units else caption, words)], plot)
 
 
 def array_shown(data: xr.DataArray) -> list[Shown]:
     """Any array over layers."""
-    over = over_families(data) if "prompt" in data.dims else xr.Dataset({"effect": data}, attrs={"mean": "as it is"})
-    keep = {k: v for k, v in data.attrs.items() if k in ("units",)}
+    if "prompt" in data.dims:
+        over = with_tokens(over_families(data), data)
+    else:
+        over = xr.Dataset({"effect": data}, attrs={"mean": "as it is"})
+    units = str(data.attrs.get("units", ""))
+    least = {} if bool((over["effect"] < 0).any()) else {"least": 0}
     name = str(data.name or "value")
-    return grids(over.assign_attrs({**over.attrs, **keep, "title": name, "label": name}))
+    return grids(over.assign_attrs({**over.attrs, **least, "units": units, "title": name, "label": name}))
 
 
 def scores_shown(data: xr.Dataset) -> list[Shown]:
@@ -194,10 +219,21 @@ def named(data: xr.Dataset) -> str:
     """What was done, and what was measured."""
     metric = str(data.attrs.get("metric", ""))
     if "edits" in data.attrs and "title" not in data.attrs:
-        return f"effect of {prose(str(data.attrs['edits']), 60)}{f' on {metric}' if metric else ''}"
+        return f"effect of {_edited(data.attrs)}{f' on {metric}' if metric else ''}"
     of = str(data.attrs["title"]) if "title" in data.attrs else ""
     of = of or " ".join(str(data.attrs[key]) for key in ("how", "site") if key in data.attrs)
     return f"{of or 'effect'}{f' on {metric}' if metric else ''}"
+
+
+def _edited(attrs: Mapping[str, Any]) -> str:
+    """`patching resid_pre (layer 3)` for one edit with what was chosen once; anything else as it is written."""
+    edits = str(attrs["edits"])
+    one = re.fullmatch(r"(\w+)\('(\w+)'[^&{}()]*\)", edits)
+    if one is None:
+        return prose(edits, 60)
+    where = ", ".join(f"{name} {attrs[name]}" for name in CHOSEN if name in attrs)
+    verb = DOING.get(str(attrs.get("how") or one[1]), one[1])
+    return f"{verb} {one[2]}{f' ({where})' if where else ''}"
 
 
 def _squeezed(data: xr.Dataset) -> tuple[xr.Dataset, str]:

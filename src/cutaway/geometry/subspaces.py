@@ -14,7 +14,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
 from ..edits.removals import orthonormal
@@ -129,6 +131,10 @@ class Spectrum:
         reached = self.shares.cumsum(0) >= share - 1e-12
         return int(reached.nonzero()[0]) + 1 if bool(reached.any()) else self.width
 
+    def to_xarray(self) -> xr.Dataset:
+        """As `Spectra.to_xarray`, of this layer alone."""
+        return Spectra({0 if self.layer is None else self.layer: self}).to_xarray()
+
     # -- subspaces ------------------------------------------------------------------------------------------------
 
     def leading(self, k: int = 1) -> Subspace:
@@ -180,6 +186,42 @@ class Spectrum:
         return Subspace(self.site, self.layer, self.mean, basis, variances, share, self.n_tokens, name, self.card)
 
 
+class Spectra(dict[int, Spectrum]):
+    """Layer -> how one site varies there, as `fit_subspaces` gives it; `cutaway.show` shows it."""
+
+    def to_xarray(self) -> xr.Dataset:
+        """The spectra as labelled arrays, to be shown, saved or plotted.
+
+        Returns:
+            Dataset over layer and component (from 1): `eigenvalue`, the variance along it, in the activation's unit
+            squared; `share` of the variance, and `cumulative`, that of all components up to it; NaN beyond a layer's
+            width. Over layer: `tokens`, fitted on; `total`, the variance in all directions. Means and components are
+            not in it: `save_subspaces` keeps those of a subspace.
+
+        Raises:
+            BadInput: there is no layer.
+        """
+        if not self:
+            raise BadInput("There is no layer in these spectra. Fit at least one.")
+        first, widest = next(iter(self.values())), max(one.width for one in self.values())
+        values = np.full((len(self), widest), np.nan)
+        for row, one in zip(values, self.values(), strict=True):
+            row[: one.width] = one.eigenvalues.numpy()
+        total = np.nansum(values, axis=1)
+        share = values / total[:, None]
+        over = ("layer", "component")
+        data = {
+            "eigenvalue": (over, values),
+            "share": (over, share),
+            "cumulative": (over, share.cumsum(axis=1)),
+            "tokens": ("layer", [one.n_tokens for one in self.values()]),
+            "total": ("layer", total),
+        }
+        coords = {"layer": list(self), "component": np.arange(1, widest + 1)}
+        card = {key: value for key, value in first.card.items() if key != "layer"}
+        return xr.Dataset(data, coords, {**card, "site": first.site, "units": "squared units of the activation"})
+
+
 def _uniform(k: int, width: int, seed: int) -> Tensor:
     """Orthonormal rows spanning a uniformly distributed subspace: those of a normal matrix."""
     generator = torch.Generator().manual_seed(seed)
@@ -194,8 +236,8 @@ def fit_subspaces(
     *,
     start: int = 1,
     batch: int = TOKENS,
-) -> dict[int, Spectrum]:
-    """How a site varies over the tokens of some texts, layer by layer.
+) -> Spectra:
+    """How a site varies over the tokens of some texts, layer by layer: a mapping from layer to `Spectrum`.
 
     Args:
         prompts: texts to fit on, not those on which the removal is tested; or any iterable of them, one held
@@ -229,7 +271,7 @@ def fit_subspaces(
     def spectrum(layer: int) -> dict[str, Any]:
         return vars(Spectrum.of(found()[site, layer], site, layer, {**card, "layer": layer}))
 
-    return {n: Spectrum(**part(f"components of L{n}.{site}", partial(spectrum, n))) for n in chosen}
+    return Spectra({n: Spectrum(**part(f"components of L{n}.{site}", partial(spectrum, n))) for n in chosen})
 
 
 # -- files --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..views import Readings
-from ..wording import in_grid, label, signed
+from ..wording import in_grid, label, number, signed
 from .style import COLOURS, DASHES, NEGATIVE, POSITIVE, SOFT, TOTAL, axes_of, colours_of, ink_on, literal, styled
 
 Array = NDArray[np.float64]
@@ -24,12 +24,12 @@ def waterfall_plot(
     rows = len(terms) + (total is not None)
     with styled():
         _, axes = axes_of(ax, 6.5, 0.24 * rows + 1.1)
-        at = 0.0
+        at, signs = 0.0, total is not None or any(value < 0 for _, value in terms)
         for row, (_, value) in enumerate(terms):
             start = at if total is not None else 0.0
             axes.barh(row, value, left=start, color=POSITIVE if value >= 0 else NEGATIVE, height=0.72)
             at += value
-            _value(axes, row, value)
+            _value(axes, row, value, signs)
         names = [literal(name, 28) for name, _ in terms]
         if total is not None:
             axes.barh(len(terms), total, color=TOTAL, height=0.72)
@@ -74,8 +74,10 @@ def _rows(axes: Any, names: Sequence[str]) -> None:
     axes.axvline(0, color=SOFT, linewidth=0.8)
 
 
-def _value(axes: Any, row: int, value: float) -> None:
-    axes.text(1.01, row, signed(value), transform=axes.get_yaxis_transform(), va="center", color=SOFT)
+def _value(axes: Any, row: int, value: float, signs: bool = True) -> None:
+    axes.text(
+        1.01, row, (signed if signs else number)(value), transform=axes.get_yaxis_transform(), va="center", color=SOFT
+    )
 
 
 def lens_plot(found: Readings, title: str, ax: Any = None) -> Any:
@@ -118,19 +120,23 @@ def grid_plot(
     under: Sequence[tuple[str, str]] | None = None,
     ax: Any = None,
     full: float = 0.0,
+    across: tuple[str, str] = ("", ""),
 ) -> Any:
     """A grid of signed numbers, blue plus and red minus around 0; a star where a cell differs from 0.
 
-    `full` is the largest number where that is known, such as 1 of attention: then colours run from 0 to it.
+    `full` is the largest number where there is no minus, such as 1 of attention: then colours run from 0 to it.
+    `across`: what goes down and what goes across, where the labels do not say it.
     """
     largest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0
     most = full or largest or 1.0
     names = [literal(c, 14) for c in columns]
-    for j, (clean, other) in enumerate(under or ()):
-        names[j] += f"\n{clean}" + (f"\n→ {other}" if other != clean else "")
+    for j, beneath in enumerate(under or ()):
+        names[j] = "\n".join(filter(None, [names[j], *beneath]))
+    longest = max((len(line) for name in names for line in name.split("\n")), default=0)
     with styled():
         beside = 0.07 * min(max(map(len, rows), default=0), 28)
-        wide, high = max(0.56 * len(columns) + 1.5 + beside, 3.4), 0.24 * len(rows) + 1.3
+        each = max(0.56, 0.075 * longest + 0.06)
+        wide, high = max(each * len(columns) + 1.5 + beside, 3.4), 0.24 * len(rows) + 1.3
         figure, axes = axes_of(ax, wide, high)
         low, colours = (0.0, "Blues") if full else (-most, "RdBu")
         drawn = axes.imshow(values, cmap=colours_of(colours), vmin=low, vmax=most, aspect="auto")
@@ -145,8 +151,9 @@ def grid_plot(
         axes.set_yticks(range(len(rows)), [literal(r, 28) for r in rows], **PLAIN)
         figure.colorbar(drawn, ax=axes).set_label(_lines(unit, 12 * high), **PLAIN)
         axes.set_title(_lines(title, 11 * (wide - 0.8)), loc="left", **PLAIN)
-        if certain is not None:
-            axes.set_xlabel("* differs from 0, corrected over this grid")
+        star = "* differs from 0, corrected over this grid" if certain is not None else ""
+        axes.set_xlabel(_lines("; ".join(filter(None, [across[1], star])), 12 * (wide - 1)), **PLAIN)
+        axes.set_ylabel(literal(across[0], 30), **PLAIN)
     return axes
 
 
@@ -168,7 +175,7 @@ def attention_plot(weights: Array, tokens: Sequence[str], title: str, ax: Any = 
         axes.set_xticks(range(n), names, rotation=60, ha="right", **PLAIN)
         axes.set_yticks(range(n), names, **PLAIN)
         figure.colorbar(drawn, ax=axes, label="attention", shrink=0.8)
-        axes.set_title(literal(title, int(13 * size)), loc="left", **PLAIN)
+        axes.set_title(_lines(title, 9 * size), loc="left", **PLAIN)
     return axes
 
 
@@ -179,10 +186,11 @@ def lines_plot(
     unit: str,
     ax: Any = None,
     between: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    axis: str = "",
 ) -> Any:
     """One line a series over labelled points, named at its end; series differ in dash and colour.
 
-    `between` gives the ends of a series' band, by its name.
+    `between` gives the ends of a series' band, by its name; `axis` says what the points are.
     """
     with styled():
         _, axes = axes_of(ax, 5.6, 2.6)
@@ -203,6 +211,7 @@ def lines_plot(
         axes.set_xticks(range(len(ticks)), shown, **turned, **PLAIN)
         axes.axhline(0, color=SOFT, linewidth=0.6)
         axes.set_ylabel(_lines(unit, 34), **PLAIN)
+        axes.set_xlabel(literal(axis, 40), **PLAIN)
         axes.set_title(literal(title, 90), loc="left", **PLAIN)
     return axes
 

@@ -183,8 +183,7 @@ def _sweep_code(study: Study, site: str, where: str = "") -> str:
     corruption = study.settings["corruption"]
     return _code(
         study,
-        f"edits = cutaway.patch({site!r}, source=task.clean{where})",
-        f"found = cutaway.sweep(m, task.corrupt({corruption!r}), edits, metric='logit_diff')",
+        f"found = cutaway.denoise(m, task.clean, task.corrupt({corruption!r}), {site!r}{where})",
         "cutaway.show(found)",
     )
 

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ..saving import plain
 from ..views.figure import Picture, Verbatim
 from ..views.frame import SCRIPT, STYLE, VIEWS_STYLE
 from ..views.nodes import Node, node
+from ..views.sentence import sentence
 from ..views.table import Cell, Table
 
 __all__ = ["Cell", "Picture", "Section", "Table", "Verbatim", "inert_json", "render"]
@@ -70,6 +71,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section], facts: Mappin
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["sentence"] = lambda text: Markup("").join(Markup(escape(part)) for part in sentence(text))
     return environment.get_template("page.html").render(
         title=title,
         subtitle=subtitle,

@@ -11,7 +11,7 @@ import xarray as xr
 from .. import views
 from ..studies.study import Study
 from ..views import Band, Curve, interval, num
-from ..wording import label, number
+from ..wording import label, number, several
 from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
@@ -262,7 +262,7 @@ def _sentences(arrays: Mapping[str, Any]) -> Section:
     ]
     caption_0 = (
         "Position 0, which is in nothing above: mean angle in degrees and norm before the block, over "
-        f"{first.sizes['occurrence']} different first tokens."
+        f"{several(first.sizes['occurrence'], 'different first token')}."
     )
     parts: Parts = [
         Table(caption, columns, rows, ["sentence", "target", "control", "in", "largest turn"]),

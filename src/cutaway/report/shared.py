@@ -11,6 +11,9 @@ from ..studies.study import Study
 from ..wording import prose, several
 from .page import Content, Group, Picture, Section, Table, Verbatim, render
 
+NAMES = {"ioi": "Indirect object", "vector-arithmetic": "Vector arithmetic"}
+"""What studies are called whose kind is no word."""
+
 
 def study_page(study: Study) -> str:
     """The page of a study, by the module of this package that has its name."""
@@ -112,7 +115,7 @@ def index_page(studies: Sequence[Study], questions: Mapping[str, str], seconds: 
     """A page that leads to several studies' pages, each in a folder of its kind's name."""
     sections = [
         Section(
-            f"{study.kind.capitalize()}: {questions[study.kind]}",
+            f"{NAMES.get(study.kind, study.kind.capitalize())}: {questions[study.kind]}",
             [study.title, *study.findings[:1]],
             links=[("Report", f"{study.kind}/report.html"), ("Numbers (JSON)", f"{study.kind}/result.json")],
         )

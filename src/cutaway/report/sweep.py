@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import BadInput
-from ..figures import effect_grid
+from ..figures import effect_grid, share_unit
 from ..saving import document, open_result
 from ..views import interval, num, plus
 from ..wording import number, several, shown_text, signed
@@ -41,7 +41,7 @@ def sweep_sections(found: xr.Dataset, facts: Mapping[str, Any]) -> tuple[str, st
     settings = facts["settings"]
     how, site, metric = (str(settings[key]) for key in ("how", "site", "metric"))
     shares = bool(np.isfinite(found["share"]).all())
-    unit = f"share of the way from one run to the other in {metric}" if shares else f"change of {metric}"
+    unit = share_unit(how, metric) if shares else f"change of {metric}"
     caption = f"{site}: {_HOW.get(how, how)}. Means over {found.attrs['families']} families of prompts"
     warnings = [str(found.attrs.get(key, "")) for key in ("warning", "no_share")]
     notes = [text for text in (settings.get("note", ""), *warnings) if text]

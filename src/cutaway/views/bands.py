@@ -87,7 +87,8 @@ def bands(
         return _LEFT + (i + 0.5) * (right - _LEFT) / max(len(ticks), 1)
 
     def y(value: float) -> float:
-        return _BOTTOM - (value - low) / span * (_BOTTOM - _TOP)
+        inside = min(max(value, low), high) if limits else value  # an interval may reach beyond what can be
+        return _BOTTOM - (inside - low) / span * (_BOTTOM - _TOP)
 
     def runs(*rows: Sequence[float]) -> list[list[tuple[float, ...]]]:
         """(x, y, ...) of the ticks at which every row has a number, cut where one has none."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .frame import HALF
+from .frame import BROAD, HALF
 from .nodes import Node, node
+from .sentence import sentence
 from .table import Table, scrolling, twin
 
 
@@ -40,6 +41,11 @@ class Picture:
         """Whether two of these fit side by side; such a drawing is made smaller on a phone rather than scrolled."""
         return float(self.svg.attributes.get("width", "inf")) <= HALF
 
+    @property
+    def broad(self) -> bool:
+        """Whether it is so wide that it is scrolled rather than made small."""
+        return float(self.svg.attributes.get("width", 0)) > BROAD
+
     def numbers(self) -> Table | None:
         """What is drawn as a table; None for a view that is a table itself."""
         return self.table or twin(self.svg, self.svg.attributes.get("aria-label", self.caption))
@@ -52,10 +58,10 @@ class Picture:
         return node(
             "figure",
             scrolling(drawn, label) if drawn.tag == "svg" else drawn,
-            node("figcaption", self.caption, " ", node("span", self.words, class_="words")),
+            node("figcaption", sentence(self.caption), " ", node("span", sentence(self.words), class_="words")),
             _folded("Numbers", numbers.element()) if numbers else None,
             _folded("Python", node("pre", node("code", self.code), tabindex=0)) if self.code else None,
-            class_=f"view {self.kind}{' narrow' if self.narrow else ''}",
+            class_=f"view {self.kind}{' narrow' if self.narrow else ' broad' if self.broad else ''}",
             data_view=self.kind,
             data_json=None if self.data is None else compact(self.data),
             **{f"data_{name}": str(value) for name, value in self.places.items()},

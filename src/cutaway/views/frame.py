@@ -16,6 +16,9 @@ from .nodes import SVG, Node, node
 
 WIDTH = 760
 HALF = 480  # of two that stand side by side
+PHONE = 358  # of a page on a phone
+BROAD = 1250  # wider pictures could not be read on a page
+LETTER = 6.6  # of a letter of a note, on average, as large as on a phone
 BOLD = 8.0  # of a letter of a title, on average, as large as on a phone
 STYLE = Path(__file__).parent / "picture.css"  # of drawings, on a page or by themselves
 VIEWS_STYLE = Path(__file__).parent / "views.css"  # of views on a page
@@ -23,8 +26,11 @@ SCRIPT = Path(__file__).parent / "views.js"  # what a page may run
 
 
 def drawing(width: float, height: float, title: str, body: Sequence[Node]) -> Node:
-    """A picture with its title above it, drawn and spoken; a title that is too long for one line has several."""
-    lines = wrap(title, max(int((width - 16) / BOLD), 12)) or [""]
+    """A picture with its title above it, drawn and spoken; a title that is too long for one line has several.
+
+    Where the picture is too wide for a phone and scrolled there, the title is not.
+    """
+    lines = wrap(title, max(int((seen(width) - 16) / BOLD), 12)) or [""]
     head = 8 + 16 * len(lines)
     size = {"viewBox": f"0 0 {width:g} {height + head:g}", "width": f"{width:g}", "height": f"{height + head:g}"}
     return node(
@@ -37,6 +43,11 @@ def drawing(width: float, height: float, title: str, body: Sequence[Node]) -> No
         aria_label=title,
         xmlns=SVG,
     )
+
+
+def seen(width: float) -> float:
+    """How much of a picture is seen on a phone before it is scrolled: all of a small one, which is made smaller."""
+    return width if width <= HALF else PHONE
 
 
 def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start", turn: int = 0, **more: Any) -> Node:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import cos, radians, sin
 from textwrap import wrap
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..wording import in_grid, number, signed
-from .frame import drawing, marked, rect, shade_of, text
-from .nodes import Node
+from .frame import LETTER, drawing, marked, rect, seen, shade_of, text
+from .nodes import Node, node
 
 Array = NDArray[np.float64]
 Places = Sequence[Mapping[str, str | float]]
 CELL, LEFT = 26, 64
-LETTER = 6.6  # of a letter of a note, on average, as large as on a phone
+FULL, NARROW, TURN = 960, 48, 55
+"""Width of a page; a column's width where names would not fit over columns and are turned by so many degrees."""
 LEVELS = 20
 """Shades of a signed number."""
 _DEEP = {"pos": 18, "neg": 16}
@@ -34,7 +36,6 @@ def token_grid(
     body = [text(left + (j + 0.5) * wide, 16, name, "small", "middle") for j, name in enumerate(columns)]
     for i, name in enumerate(rows):
         y = 24 + i * 26
-        body.append(text(left - 8, y + 17, name, "small", "end"))
         for j, (token, probability) in enumerate(cells[i]):
             shade = shade_of(probability)
             told = f"{name}, {columns[j]}: {token} {number(probability)}"
@@ -42,8 +43,15 @@ def token_grid(
             body.append(marked(shape, (i, j), row=name, column=columns[j], token=token, value=probability))
             body.append(text(left + (j + 0.5) * wide - 1, y + 16, token[:12], f"on-{shade}", "middle"))
     height = 24 + len(rows) * 26
+    body.append(row_names(rows, left, 24, 26))
     body.append(text(left, height + 16, "shade: probability of the token shown, 0 to 1", "small"))
     return drawing(left + len(columns) * wide, height + 26, title, body)
+
+
+def row_names(rows: Sequence[str], left: float, top: float, high: float) -> Node:
+    """The names of rows on a ground of their own: they stay in view where a picture is scrolled sideways."""
+    names = [text(left - 8, top + i * high + 17, name, "small", "end") for i, name in enumerate(rows)]
+    return node("g", rect(0, top, left - 2, len(rows) * high, "ground"), names, class_="stuck")
 
 
 def signed_grid(
@@ -69,7 +77,7 @@ def signed_grid(
     Args:
         values: [row, column]. NaN is hatched. places: what rows and columns stand for, such as {"layer": 3}.
         between: ends of each cell's interval. p: of each cell, corrected.
-        under: the clean and the corrupt token of each column; both are shown where they differ.
+        under: the token of each column, and what is written below it, such as another run's; "" for nothing.
         signs: whether there can be minus; without it, as of attention, numbers have no sign.
         axes: what goes down and what goes across, where the labels do not say it.
     """
@@ -77,15 +85,16 @@ def signed_grid(
     largest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0
     most = max(largest, full)
     of_rows, of_columns = places or ([{"row": r} for r in rows], [{"column": c} for c in columns])
-    top = 20 + (30 if under else 0)
-    body = [text(left + (j + 0.5) * wide, 14, name, "small", "middle") for j, name in enumerate(columns)]
-    for j, (clean, corrupt) in enumerate(under or []):
-        body.append(text(left + (j + 0.5) * wide, 28, clean, "token", "middle"))
-        if corrupt != clean:
-            body.append(text(left + (j + 0.5) * wide, 41, f"→ {corrupt}", "token other", "middle"))
+    beneath: Sequence[Sequence[str]] = under or [()] * len(columns)
+    said = [" ".join(filter(None, [name, *words])) for name, words in zip(columns, beneath, strict=True)]
+    turned = under is not None and left + len(columns) * wide > FULL
+    if turned:
+        wide, body, top, beyond = _turned(columns, under or (), left)
+    else:
+        body, beyond = _heads(columns, under or (), left, wide), 0.0
+        top = 20.0 + (30 if any(there for _, there in under or ()) else 16 if under else 0)
     for i, name in enumerate(rows):
         y = top + i * CELL
-        body.append(text(left - 8, y + 17, name, "small", "end"))
         for j in range(len(columns)):
             value = float(values[i, j])
             x = left + j * wide
@@ -94,7 +103,7 @@ def signed_grid(
             surely = certain is not None and bool(certain[i, j])
             low, high = (float(end[i, j]) for end in between) if between else (np.nan, np.nan)
             chance = float("nan") if p is None else float(p[i, j])
-            told = _told(f"{name} {columns[j]}", value, low, high, chance, surely, signed if signs else number)
+            told = _told(f"{name} {said[j]}", value, low, high, chance, surely, signed if signs else number)
             level = round(LEVELS * strength)
             box = rect(
                 x, y, wide - 2, CELL - 2, f"cell-{kind}", told, fill_opacity=level / LEVELS if value == value else 1.0
@@ -112,14 +121,41 @@ def signed_grid(
                     "middle",
                 )
             )
+    body.append(row_names(rows, left, top, CELL))
     foot = top + len(rows) * CELL
     note = [f"{way}: {name}" for way, name in zip(("down", "across"), axes, strict=True) if name]
     note.append("blue plus, red minus" if signs else f"shade: from 0 to {number(most)}")
     note += ["framed, *: differs from 0, corrected over this grid"] if certain is not None else []
-    width = max(left + len(columns) * wide, 440)
-    lines = wrap("; ".join(note), max(int((width - left) / LETTER), 20))
+    width = max(left + len(columns) * wide + beyond, 440)
+    lines = wrap("; ".join(note), max(int((seen(width) - left) / LETTER), 20))
     body += [text(left, foot + 16 + 14 * i, one, "small") for i, one in enumerate(lines)]
     return drawing(width, foot + 10 + 14 * len(lines), title, body)
+
+
+def _heads(columns: Sequence[str], under: Sequence[tuple[str, str]], left: float, wide: float) -> list[Node]:
+    """Names over columns, with their tokens beneath."""
+    body = [text(left + (j + 0.5) * wide, 14, name, "small", "middle") for j, name in enumerate(columns)]
+    for j, (here, there) in enumerate(under):
+        body.append(text(left + (j + 0.5) * wide, 28, here, "token", "middle"))
+        if there:
+            body.append(text(left + (j + 0.5) * wide, 41, there, "token other", "middle"))
+    return body
+
+
+def _turned(
+    columns: Sequence[str], under: Sequence[tuple[str, str]], left: float
+) -> tuple[int, list[Node], float, float]:
+    """Columns as narrow as their numbers, with names and tokens turned: width, texts, height, what they need beside."""
+    longest = max((len(name) + len(here) + len(there) + 2 for name, (here, there) in zip(columns, under, strict=True)))
+    top = 16 + 6.9 * longest * sin(radians(TURN))
+    body: list[Node] = []
+    for j, (name, (here, there)) in enumerate(zip(columns, under, strict=True)):
+        parts = [(name, "index"), (here, ""), (there, "other")]
+        spans = [node("tspan", f"{words} ", class_=kind or None) for words, kind in parts if words]
+        x, y = left + (j + 0.5) * NARROW + 4, top - 6
+        turn = f"rotate({-TURN} {x:.1f} {y:.1f})"
+        body.append(node("text", spans, x=x, y=y, class_="token", transform=turn))
+    return NARROW, body, top, 6.9 * longest * cos(radians(TURN)) - NARROW / 2
 
 
 def _told(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..wording import number, percent
-from .frame import HALF, drawing, line, marked, polyline, rect, text
+from .frame import HALF, LETTER, drawing, line, marked, polyline, rect, text
 from .nodes import Node
 from .scale import Scale, tick_text
 
@@ -62,7 +62,10 @@ def histogram(
         body.append(polyline([*points, (right, bottom)], f"line line{k}", DASHES[k % len(DASHES)]))
     if threshold is not None:
         body.append(line(x(threshold), top - 8, x(threshold), bottom, "threshold"))
-        body.append(text(x(threshold) + 4, top, f"{named} {number(threshold)}".strip(), "small"))
+        words = f"{named} {number(threshold)}".strip()
+        fits = x(threshold) + 4 + LETTER * len(words) < right + 8
+        at, anchor = (x(threshold) + 4, "start") if fits else (x(threshold) - 4, "end")
+        body.append(text(at, top - 5, words, "small", anchor))
     for k, (name, found) in enumerate(values.items()):
         body.append(text(right + 10, top + 12 + 34 * k, name, f"name{k}"))
         above = "" if threshold is None or not len(found) else f", {percent((found > threshold).mean())} above"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..wording import label, number
-from .frame import drawing, line, rect, squares, text
+from .frame import LETTER, drawing, line, rect, seen, squares, text
 from .nodes import Node
 from .packed import packed
 from .table import Table
@@ -57,8 +58,12 @@ def matrices(
     if names and labels is not None:
         body += [text(left - 6, top + (i + 0.75) * cell, label(t, 12), "small", "end") for i, t in enumerate(labels)]
     foot = top + rows * cell + 12
-    body += _legend(left, foot, most, unit, bool(limits) and bool((np.abs(every) > most * (1 + 1e-9)).any()))
-    return drawing(max(left + len(found) * (rows * cell + 28), 440), foot + 46, title, body)
+    width = max(left + len(found) * (rows * cell + 28), 440)
+    clipped = bool(limits) and bool((np.abs(every) > most * (1 + 1e-9)).any())
+    said = f"{unit}; blue plus, red minus, the same in every panel{'; beyond the scale drawn as its end' * clipped}"
+    lines = wrap(said, max(int((seen(width) - left) / LETTER), 20))
+    body += [*_legend(left, foot, most), *(text(left, foot + 42 + 14 * i, t, "small") for i, t in enumerate(lines))]
+    return drawing(width, foot + 34 + 14 * len(lines), title, body)
 
 
 def _cells(panel: Array, x0: float, y0: float, cell: float) -> list[Node]:
@@ -73,7 +78,7 @@ def _cells(panel: Array, x0: float, y0: float, cell: float) -> list[Node]:
     return [squares(at, round(cell, 1), kind, level / LEVELS) for (kind, level), at in sorted(groups.items())]
 
 
-def _legend(left: float, y: float, most: float, unit: str, clipped: bool) -> list[Node]:
+def _legend(left: float, y: float, most: float) -> list[Node]:
     step = 12.0
     body = []
     for i, value in enumerate(np.linspace(-1, 1, 11)):
@@ -81,10 +86,6 @@ def _legend(left: float, y: float, most: float, unit: str, clipped: bool) -> lis
     body.append(rect(left, y, 11 * step, step, "frame"))
     for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
         body.append(text(left + share * 11 * step, y + 26, number((2 * share - 1) * most, 2), "number", anchor))
-    beyond = "; beyond the scale drawn as its end" if clipped else ""
-    body.append(
-        text(left + 12 * step, y + 10, f"{unit}; blue plus, red minus, the same in every panel{beyond}", "small")
-    )
     return body
 
 

@@ -83,9 +83,12 @@ def points(
         ]
     body += [text(across(t), top + size + 15, tick_text(t), "number", "middle") for t in across.ticks(5)]
     body += [text(left - 6, up(t) + 4, tick_text(t), "number", "end") for t in up.ticks(5)]
-    taken: list[tuple[float, float]] = []
+    taken: list[Box] = []
+    there = np.isfinite(x) & np.isfinite(y)
+    every = [(across(float(a)), up(float(b))) for a, b in zip(x[there], y[there], strict=True)]
+    beside: list[Node] = []
     for i, (a, b, name) in enumerate(zip(x, y, names, strict=True)):
-        if not (np.isfinite(a) and np.isfinite(b)):
+        if not there[i]:
             continue
         px, py = across(float(a)), up(float(b))
         told = f"{name}: {number(a)}, {number(b)}" if name else ""
@@ -93,11 +96,9 @@ def points(
         held = places[i] if places else {}
         body.append(marked(dot, (0, i), name=name, **held, x=float(a), y=float(b)) if name else dot)
         if name and name in named:
-            ty = py + 4
-            while any(abs(px - ox) < 46 and abs(ty - oy) < 12 for ox, oy in taken):
-                ty += 12
-            taken.append((px, ty))
-            body.append(text(px + 7, ty, name))
+            at, anchor = _beside(px, py, name, every, taken)
+            beside.append(text(*at, name, "", anchor))
+    body += beside
     body.append(text(left + size / 2, top + size + 32, axes[0], "small", "middle"))
     body.append(text(14, top + size / 2, axes[1], "small", "middle", turn=-90))
     if note:

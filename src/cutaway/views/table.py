@@ -9,10 +9,17 @@ from typing import Any, SupportsFloat
 from ..wording import exact, number, percent, signed
 from .frame import shade_of
 from .nodes import Node, node
+from .sentence import sentence
 from .token import token_span
 
 LONG = 2000
 """Rows beyond which a table twin is cut; the result has them all."""
+
+
+TEXT = 18
+"""Letters that a column of text gets at least, where it is written in several lines."""
+PAPER = (125, 150)
+"""Letters of a row that fit a page of paper, in ordinary and in small print."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +112,22 @@ class Table:
         body = [self._row(i, row) for i, row in enumerate(self.rows)]
         table = node(
             "table",
-            node("caption", self.caption),
+            node("caption", sentence(self.caption)),
             node("thead", node("tr", heads)),
             node("tbody", body),
-            class_="sorts" if len(self.rows) > 2 else None,
+            class_=" ".join(filter(None, ["sorts" if len(self.rows) > 2 else "", self._wide()])) or None,
         )
         return scrolling(table, self.caption)
+
+    def _wide(self) -> str:
+        """How much smaller it is written on paper, where nothing scrolls: by the letters of a row."""
+        lines = [self.cells(row) for row in self.rows]
+        letters = 0.0
+        for j, name in enumerate(self.columns):
+            longest = max((max(len(line[j][0].text), 0.85 * len(line[j][0].under)) for line in lines), default=0)
+            longest = min(longest, TEXT) if name in self.left else longest
+            letters += 2 + max(longest, *map(len, name.split()), 0)
+        return "widest" if letters > PAPER[1] else "wide" if letters > PAPER[0] else ""
 
     def _row(self, i: int, row: Sequence[str | Cell]) -> Node:
         made = []

@@ -371,6 +371,7 @@ async function imageOf(svg) {
   from.forEach((one, i) => {
     const style = getComputedStyle(one);
     for (const name of props) to[i].setAttribute(name, style.getPropertyValue(name));
+    if (one.matches(".stuck")) to[i].removeAttribute("transform");
     to[i].removeAttribute("class");
   });
   twin.setAttribute("width", box.width);
@@ -624,7 +625,7 @@ once.set("attention", (figure, data) => {
   const big = make("canvas", { class: "matrix", tabindex: "0", role: "application", "aria-label": "Attention matrix. Arrow keys move: up and down from token to token, left and right to where it looks." });
   const cross = make("div", { class: "cross", hidden: "" });
   const line = make("div", { class: "tokens", role: "listbox", "aria-label": "Tokens. Arrow keys move, Enter keeps one." });
-  const heading = make("h4", {}), read = make("p", { class: "soft read" });
+  const heading = make("h4", { "aria-level": "3" }), read = make("p", { class: "soft read" });
   const chips = data.tokens.map((t, p) => make("span", { class: `chip p0${special.test(t) ? " special" : ""}`, role: "option", tabindex: p === token ? "0" : "-1", "data-p": p, "data-position": p,
     dir: "auto", "aria-selected": "false" }, t.length > 16 ? `${t.slice(0, 7)}…${t.slice(-7)}` : t));
   line.append(...chips);
@@ -882,6 +883,21 @@ function theme() {
   window.parent.postMessage("cutaway-theme?", "*");
 }
 
+// -- what is wider than its place: it says on which side there is more, and the names of its rows stay in view ----------------
+
+function scrolls(scroller) {
+  const svg = scroller.querySelector(":scope > svg"), stuck = svg?.querySelector(".stuck");
+  const look = () => {
+    const left = scroller.scrollLeft, rest = scroller.scrollWidth - scroller.clientWidth - left;
+    scroller.dataset.more = `${left > 1 ? "left" : ""} ${rest > 1 ? "right" : ""}`.trim();
+    const scale = svg ? svg.viewBox.baseVal.width / (svg.clientWidth || 1) : 1;
+    const few = stuck && stuck.getBBox().width < scroller.clientWidth * scale / 2; // else they would hide what they name
+    stuck?.setAttribute("transform", `translate(${few ? left * scale : 0} 0)`);
+  };
+  scroller.addEventListener("scroll", look, { passive: true });
+  new ResizeObserver(look).observe(scroller);
+}
+
 // -- all together -----------------------------------------------------------------------------------------------------------
 
 function enhance(root) {
@@ -899,6 +915,7 @@ function enhance(root) {
     enhanceMarks(figure);
     tools(figure);
   }
+  for (const scroller of root.querySelectorAll(".scroll")) if (scroller.dataset.more === undefined) { scroller.dataset.more = ""; scrolls(scroller); }
   for (const table of root.querySelectorAll("table.sorts")) if (!table.dataset.live) { table.dataset.live = "1"; sorts(table); }
 }
 function start() {

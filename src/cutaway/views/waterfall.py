@@ -8,7 +8,7 @@ from ..wording import signed
 from .frame import HALF, WIDTH, drawing, line, marked, rect, text
 from .nodes import Node
 
-ROW, LABEL, SHORT = 20, 190, 16
+ROW, LABEL, SHORT = 20, 190, 20
 """Height of a row; room for names; letters of names that are short enough for a small picture."""
 
 
