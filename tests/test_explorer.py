@@ -27,6 +27,7 @@ import cutaway
 import wordy
 from conftest import pair_file
 from cutaway import cli
+from cutaway.engine import recording
 from cutaway.engine.paths import engine
 from cutaway.errors import BadInput
 from cutaway.explorer import app, limits, serving, worker
@@ -455,6 +456,29 @@ def test_an_edit_is_told_before_its_control_is_drawn(subject: Subject) -> None:
     for name, draws in whole.facts["control"].items():
         large = sum(abs(d) >= abs(whole.facts["effect"]["logit_diff"]) for d in draws["logit_diff"])
         assert whole.facts["p"][name] == (large + 1) / 21
+
+
+def test_the_base_of_an_edit_is_recorded_once_and_its_numbers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh, runs = cutaway.load("pocket"), []
+    fresh.hf.transformer.wte.register_forward_pre_hook(lambda module, args: runs.append(args[0].tolist()))
+    Subject(fresh, "pocket").prepare()
+    runs.clear()
+    one = Subject(fresh, "pocket")
+    ids = fresh.prompts(A).ids.tolist()
+    ask(one, kind="edit", text=A, edit="zero", place="L2.mlp_out@4")
+    assert [run for run in runs if run == ids] == [ids] * 3, "seen, recorded, and with the edit"
+    asked = [
+        {"text": text, "other": other, "edit": edit, "place": place}
+        for text, other, edit, place in (
+            (A, B, "zero", "L2.mlp_out@4"), (A, B, "patch", "L2.mlp_out@4"), (B, A, "patch", "L2.mlp_out@4"),
+            (B, A, "patch", "L4H1.pattern@-1<-4"), (B, A, "zero", "L4H1.z"), (B, "Peru", "patch", "L2.resid_post@1"),
+            (B, A, "add", "L3.resid_pre@4"), (A, B, "patch", "L0.resid_pre@4"),
+        )
+    ]  # fmt: skip
+    found = [ask(one, kind="edit", **question).facts for question in asked]
+    monkeypatch.setattr(recording, "last_base", lambda: None)
+    for facts, question in zip(found, asked, strict=True):
+        assert ask(Subject(fresh, "pocket"), kind="edit", **question).facts == facts, question
 
 
 @pytest.mark.parametrize("edit", ["zero", "patch"])

@@ -31,11 +31,14 @@ class Subject:
     """A model and its latest runs. Used by one thread. `options`: how it was loaded, by the command line's names."""
 
     def __init__(self, model: Model, name: str, options: Mapping[str, str | None] | None = None) -> None:
+        from ..engine.bases import LastBase
+
         self.model, self.name = model, name
         self.options = {key: value for key, value in (options or {}).items() if value}
         self._runs: OrderedDict[str, Trace] = OrderedDict()
         self._lenses: OrderedDict[tuple[str, Token, Token], Any] = OrderedDict()
         self._viewed: tuple[str, ...] | None = None
+        self.last = LastBase()  # of the sweeps behind an answer
 
     def prepare(self) -> None:
         """Measure what the first edit would wait for: which way sweeps run on this model, and its weights' hash."""
