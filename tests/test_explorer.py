@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 from starlette.testclient import TestClient
+from torch.overrides import TorchFunctionMode
 
 import cutaway
 import wordy
@@ -384,6 +386,108 @@ def test_an_answer_is_given_up_anywhere_and_leaves_nothing_behind() -> None:
         assert torch.equal(model.hf(torch.tensor([[1, 2, 3]])).logits, logits)
         assert [json.dumps(plain_json(one.document())) for one in asked(subject, lambda: False)] == whole, stop
         assert engine(model).path == path, stop
+
+
+def given_up_while_loading(one: Worker, web: TestClient) -> list[str]:
+    """The events of a question that is given up by its number as soon as the model is being loaded."""
+    got: list[str] = []
+    question = {"kind": "tokens", "text": A}
+    asking = threading.Thread(
+        target=lambda: got.extend(n for n, _ in events(web.post("/api/ask", json=question).text)), daemon=True
+    )
+    asking.start()
+    for _ in range(3000):
+        if one.state == "loading" and one._jobs:
+            break
+        time.sleep(0.01)
+    (number,) = one._jobs
+    assert web.delete(f"/api/jobs/{number}").status_code == 200
+    asking.join(60)
+    return got
+
+
+class Held(TorchFunctionMode):
+    """Waits at its `stop`th call."""
+
+    def __init__(self, stop: int) -> None:
+        super().__init__()
+        self.stop, self.calls, self.reached, self.go = stop, 0, threading.Event(), threading.Event()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        if self.calls == self.stop:
+            self.reached.set()
+            self.go.wait(30)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("stop", [1, 100, 1000])
+def test_loading_is_given_up_with_the_last_question_and_leaves_nothing_behind(stop: int) -> None:
+    """Between any two of PyTorch's calls; then a load gives the same model as ever."""
+    whole = cutaway.load("pocket").hf(torch.tensor([[1, 2, 3]])).logits
+    inits, held = dict(vars(torch.nn.init)), Held(stop)
+
+    def load() -> cutaway.Model:
+        with held:
+            return cutaway.load("pocket")
+
+    one = Worker(load, "pocket")
+    one._prepared = True  # nothing is measured while nobody asks
+    web = client(one)
+    one.wake()
+    assert held.reached.wait(60), held.calls
+    threading.Timer(0.2, held.go.set).start()
+    assert given_up_while_loading(one, web)[-1] == "cancelled" and held.calls < stop + 100
+    state = web.get("/api/state").json()
+    assert (state["state"], state["trouble"]) == ("asleep", "Loading was stopped.")
+    assert torch.get_default_dtype() == torch.float32 and torch.empty(0).device.type == "cpu"
+    assert dict(vars(torch.nn.init)) == inits
+    held.stop = 0  # the next one is not held
+    assert events(web.post("/api/ask", json={"kind": "tokens", "text": A}).text)[-1][0] == "answer"
+    assert torch.equal(one._subject.model.hf(torch.tensor([[1, 2, 3]])).logits, whole)
+
+
+def test_a_load_that_somebody_waits_for_goes_on() -> None:
+    go, loads = threading.Event(), []
+
+    def load() -> Any:
+        loads.append(1)
+        while not go.is_set():
+            torch.zeros(1).add(1)
+        raise BadInput("loaded to the end")
+
+    one, heard = Worker(load, "slow"), []
+    jobs = [one.ask([parse({"kind": "tokens", "text": A})], False, lambda *event: heard.append(event)) for _ in "abc"]
+    while one.state != "loading":
+        time.sleep(0.01)
+    one.cancel(jobs[0].number)
+    jobs[1].gone.set()  # its page has gone
+    assert one.state == "loading"
+    one.cancel(jobs[2].number)
+    while one.state != "asleep":
+        time.sleep(0.01)
+    assert loads == [1]
+    jobs = [one.ask([parse({"kind": "tokens", "text": A})], False, lambda *event: heard.append(event)) for _ in "ab"]
+    while one.state != "loading":
+        time.sleep(0.01)
+    jobs[0].gone.set()
+    jobs[1].gone.set()
+    time.sleep(0.1)
+    assert one.state == "loading", "a page that is loaded anew asks again soon"
+    go.set()
+    while one.state != "failed":
+        time.sleep(0.01)
+    assert loads == [1, 1]
+
+
+def test_nothing_is_given_up_within_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half_way.py").write_text("import torch\nwhole = torch.zeros(2).add(1)\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with Stoppable(lambda: True):
+        half_way = importlib.import_module("half_way")
+        with pytest.raises(Cancelled):
+            torch.zeros(1)
+    assert half_way.whole.tolist() == [1, 1]
 
 
 def test_an_error_that_should_not_happen_is_one_message(monkeypatch: pytest.MonkeyPatch, model: cutaway.Model) -> None:

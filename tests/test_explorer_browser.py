@@ -234,6 +234,30 @@ def test_progress_is_shown_and_stopping_frees_the_worker(browser: Browser, monke
         quiet(seen, address)
 
 
+def test_stop_gives_up_the_loading_of_the_model_too(browser: Browser) -> None:
+    import torch
+
+    model, go = cutaway.load("pocket"), threading.Event()
+
+    def load() -> cutaway.Model:
+        while not go.is_set():
+            torch.zeros(1).add(1)
+        return model
+
+    with explorer(load, "pocket") as address, browser.page(address) as (page, seen):
+        page.get_by_text("pocket is loading").wait_for()
+        page.locator("#text").fill(A)
+        page.get_by_role("button", name="Look", exact=True).click()
+        page.get_by_text("Loading the model").wait_for()
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_text("Stopped.", exact=True).wait_for()
+        page.get_by_text("loading it was stopped").wait_for()
+        go.set()
+        ask(page, A)
+        assert "pocket is ready" in page.locator("#model").inner_text()
+        quiet(seen, address)
+
+
 def test_a_change_is_shown_before_its_control_which_can_be_stopped(
     browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:

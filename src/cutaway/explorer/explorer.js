@@ -1,11 +1,12 @@
 // The explorer's page: prompts in, views out; a place chosen in any view can be changed. Text only ever becomes text.
-import { ask, get, Refused } from "/ask.js";
+import { ask, get, giveUp, Refused } from "/ask.js";
 import { entryAt, placeOf, spell } from "/place.js";
 
 const $ = (id) => document.getElementById(id);
 const shown = []; // {question, element, python}: what a report would hold
 const running = new Set(); // what can be stopped; the latest is done when what was asked before it is
 let model = {}, looked = {}, tokens = { A: [], B: [] }, chosenAt = null, before = Promise.resolve();
+let waitsFor = null; // the question whose answer waits for the model
 
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
@@ -30,7 +31,12 @@ function trouble(error) {
 function told(what, unit = "cells") {
   const start = performance.now();
   return (event, data) => {
-    if (event === "started") { say(data.state === "ready" ? `${what} …` : "Loading the model …"); return; }
+    if (event === "started") {
+      waitsFor = data.state === "ready" ? null : data.job;
+      say(data.state === "ready" ? `${what} …` : "Loading the model …");
+      if (waitsFor) watch();
+      return;
+    }
     const { done, total } = data;
     $("progress").hidden = false;
     if (done === 0) $("progress").removeAttribute("value"); else $("progress").value = done / Math.max(1, total);
@@ -333,10 +339,11 @@ async function watch() {
     model = await get("/api/state");
   } catch (error) { $("model").textContent = "The explorer does not answer. See whether it still runs."; again(3000); return; }
   const about = model.layers ? ` · ${model.layers} layers · d_model ${model.width} · ${model.dtype}${model.certified ? " · certified" : ""}` : "";
-  const words = { asleep: "is loaded when you first ask", loading: "is loading …", ready: "is ready", failed: `could not be loaded. ${model.trouble}` };
+  const asleep = model.trouble ? "is not loaded: loading it was stopped. It is loaded when you next ask" : "is loaded when you first ask";
+  const words = { asleep, loading: "is loading …", stopping: "is loading; that is being stopped …", ready: "is ready", failed: `could not be loaded. ${model.trouble}` };
   $("model").textContent = `${model.model} ${words[model.state]}${about}`;
   if (!$("results").dataset.listed) { $("results").dataset.listed = "1"; listResults(model.results); }
-  if (model.state === "asleep" || model.state === "loading") again(model.state === "loading" ? 400 : 1500);
+  if (["asleep", "loading", "stopping"].includes(model.state)) again(model.state === "asleep" ? 1500 : 400);
 }
 $("ask").addEventListener("submit", (event) => { event.preventDefault(); look(); });
 for (const id of ["text", "other"]) $(id).addEventListener("keydown", (event) => {
@@ -347,7 +354,7 @@ $("swap").addEventListener("click", () => {
   [$("answer").value, $("foil").value] = [$("foil").value, $("answer").value];
   if ($("text").value) look();
 });
-$("stop").addEventListener("click", stop);
+$("stop").addEventListener("click", () => { if (waitsFor) giveUp(waitsFor); waitsFor = null; stop(); });
 $("edit").addEventListener("submit", (event) => { event.preventDefault(); change(event.submitter?.value || "zero"); });
 $("place").addEventListener("input", placed);
 $("which").addEventListener("change", placed);
