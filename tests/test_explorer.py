@@ -198,6 +198,8 @@ def test_only_known_results_are_opened(web: TestClient, name: str) -> None:
         (b'{"kind": "edit", "text": "x", "edit": "add", "place": "L0.resid_pre@0"}', 400),
         (b'{"kind": "edit", "text": "x", "edit": "add", "place": "L0.resid_pre@0", "toward": "x", "scale": 1e99}', 400),
         (b'{"kind": "edit", "text": "x", "edit": "add", "place": "L0.resid_pre@0", "toward": "x", "scale": NaN}', 400),
+        (b'{"kind": "edit", "text": "x", "edit": "add", "place": "L0.z", "scale": 1' + b"0" * 4000 + b"}", 400),
+        (b'{"kind": "tokens", "text": "x", "scale": 1' + b"0" * 9000 + b"}", 400),
         (b'{"kind": "tokens", "text": "\\ud800"}', 400),
         (json.dumps({"kind": "tokens", "text": "x" * (limits.CHARACTERS + 1)}).encode(), 413),
         (json.dumps({"kind": "tokens", "text": "x" * limits.BODY}).encode(), 413),
@@ -227,7 +229,16 @@ def test_only_json_is_read(web: TestClient, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/"), ("GET", "/api/ask"), ("PUT", "/api/state"), ("DELETE", "/api/jobs/99")]
+    ("method", "path"),
+    [
+        ("POST", "/"),
+        ("GET", "/api/ask"),
+        ("PUT", "/api/state"),
+        ("DELETE", "/api/jobs/99"),
+        ("DELETE", "/api/jobs/" + "9" * 5000),
+        ("DELETE", "/api/jobs/-1"),
+        ("DELETE", "/api/jobs/x"),
+    ],
 )
 def test_what_cannot_be_done_is_said(web: TestClient, method: str, path: str) -> None:
     response = web.request(method, path)

@@ -161,7 +161,8 @@ function views(base) {
 
 function allowPatch() {
   $("patch").disabled = !looked.other;
-  $("patch").title = looked.other ? "" : "Type a prompt B to patch from, and press Look.";
+  $("patch").textContent = looked.other ? "Patch from other prompt" : "Patch (needs a prompt B)";
+  $("patch").title = looked.other ? "Put there what the other prompt has there" : "Type a prompt B to patch from, and press Look.";
 }
 function look() {
   if (!$("text").value) { $("text").focus(); trouble(new Refused({ what: "There is no prompt.", why: "", do: "Type one, or press an example." })); return; }

@@ -60,7 +60,7 @@ class Subject:
             try:
                 return self.named(self.model.token_id(f" {typed}"))
             except BadInput:
-                raise error from None
+                raise BadInput(f"{error} An id is written #11.") from None
 
     def named(self, token_id: int) -> Token:
         """A token by its text where that text is this token and no other, else by its id."""

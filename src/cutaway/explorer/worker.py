@@ -16,7 +16,7 @@ from .answer import Answer, report
 from .asking import answered
 from .limits import WAITING
 from .question import Question
-from .refusal import Refusal
+from .refusal import Refusal, parted
 from .subject import Subject
 from .telling import Cancelled, Teller
 
@@ -112,9 +112,7 @@ class Worker:
         with self._lock:
             job = self._jobs.get(number)
             if job is None:
-                raise Refusal(
-                    404, f"There is no question {number}.", "It is answered, or was never asked.", "Ask again."
-                )
+                raise Refusal(404, "There is no such question.", "It is answered, or was never asked.", "Ask again.")
             job.gone.set()
             if self.state == "loading" and not self._wanted():
                 self._unwanted.set()
@@ -228,5 +226,6 @@ class Worker:
 
 
 def _parts(message: str) -> dict[str, str]:
-    """A library's message, which says all three itself."""
-    return {"what": message, "why": "", "do": ""}
+    """A library's message, which says all three itself. Its prompts are numbered; here each question is about one."""
+    what, rest = parted(message.replace("Prompt 0 (", "The prompt (").replace("prompt 0", "the prompt"))
+    return {"what": what, "why": rest, "do": ""}
