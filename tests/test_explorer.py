@@ -171,7 +171,7 @@ def test_only_own_files_are_served(web: TestClient, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["2", "-1", "x", "...", "%2e%2e", "..%2fsecret.txt", "secret.txt", "poland", "0%2f..", "1e0"]
+    "name", ["2", "-1", "x", "0/", "..%2f", "...", "%2e%2e", "..%2fsecret.txt", "secret.txt", "poland", "0%2f..", "1e0"]
 )
 def test_only_known_results_are_opened(web: TestClient, name: str) -> None:
     for path in (f"/api/results/{name}", f"/results/{name}"):

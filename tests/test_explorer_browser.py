@@ -433,6 +433,11 @@ def test_python_and_command_line_are_copied(browser: Browser, url: str) -> None:
         page.locator("#status", has_text="Copied.").wait_for()
         copied, space = page.evaluate("navigator.clipboard.readText()"), {}
         assert copied.count("cutaway.load(") == 1
+        page.locator(".ways summary").nth(1).click()
+        assert page.locator(".ways pre").nth(2).is_visible()
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, "a long line makes the page wide"
         exec(compile(copied, "copied", "exec"), space)  # its last answer is what is shown last
         shown = re.search(r"= ([-+][\d.]+) logits", page.locator("figure.splitting .heading").first.inner_text())
         assert shown and float(shown[1]) == pytest.approx(float(space["found"].sum()), rel=5e-3)
@@ -440,11 +445,14 @@ def test_python_and_command_line_are_copied(browser: Browser, url: str) -> None:
 
 def test_a_bad_question_is_one_message_beside_the_form(browser: Browser, url: str) -> None:
     with browser.page(url) as (page, seen):
+        page.get_by_role("button", name="Look", exact=True).click()
+        page.locator("#trouble", has_text="There is no prompt.").wait_for()
         page.locator("#text").fill(A)
         page.locator("#answer").fill("no such single token")
         page.get_by_role("button", name="Look", exact=True).click()
-        page.locator("#trouble").wait_for()
-        assert "no such single token" in page.locator("#trouble").inner_text()
+        page.locator("#trouble", has_text="no such single token").wait_for()
+        assert "An id is written #11." in page.locator("#trouble").inner_text()
+        assert page.locator("#trouble strong").inner_text().endswith("would mislead.")
         page.locator("#answer").fill("")
         ask(page, A)
         assert not page.locator("#trouble").is_visible()

@@ -282,6 +282,38 @@ def test_an_upgrade_is_not_made(port: int, path: str) -> None:
     assert status_of(spoken(port, foreign)) == 403
 
 
+HERE = b"Host: 127.0.0.1\r\n"
+LAST = HERE + b"Connection: close\r\n\r\n"
+GET = b"GET /api/state HTTP/1.1\r\n"
+POST = b"POST /api/ask HTTP/1.1\r\n" + HERE + JSON + b"\r\n"
+FOREIGN = GET + b"Host: evil.example\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [
+        (GET + HERE + b"\r\n" + FOREIGN + GET + LAST, [200, 403]),
+        (POST + b"Content-Length: 3\r\n\r\n{}x" + FOREIGN, [400, 403]),
+        (POST + b"Content-Length: 99999\r\n\r\n" + GET + LAST, [413]),
+        (POST + b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + FOREIGN, [400, 403]),
+        (POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}   " + GET + LAST, [400]),
+        (b"GET http://evil.example/api/state HTTP/1.1\r\n" + LAST, [404]),
+        (b"GET http://127.0.0.1/api/state HTTP/1.1\r\nHost: evil.example\r\n\r\n", [403]),
+        (b"CONNECT evil.example:443 HTTP/1.1\r\n" + LAST, [404]),
+        (b"GET //evil.example/%2e%2e/ HTTP/1.1\r\n" + LAST, [404]),
+        (b"GET /results/%2e%2e/ HTTP/1.1\r\n" + LAST, [404]),
+        (GET + HERE + LAST, [400]),
+        (GET + b"Host: localhost.\r\n\r\n", [403]),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", [403]),
+    ],
+)
+def test_one_request_is_not_taken_for_another(port: int, sent: bytes, statuses: list[int]) -> None:
+    answer = spoken(port, sent)
+    found = [int(one) for one in re.findall(rb"HTTP/1\.1 (\d{3})", answer)]
+    assert found in (statuses, []), answer  # nothing: it was closed while more was being sent
+    assert b"location" not in answer.lower() and b"Traceback" not in answer
+
+
 def dribbled(port: int, *first: bytes) -> list[bytes]:
     """What comes back to each of these, a byte a moment following the last of them; fails where the line stays open."""
     answers = []

@@ -98,7 +98,9 @@ def build(
         Route("/api/jobs/{number:str}", cancel, methods=["DELETE"]),
     ]
     handlers: Any = {Refusal: _refused, HTTPException: _no_such, Exception: _unexpected}
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), host, token, verbose)
+    served = Starlette(routes=routes, exception_handlers=handlers)
+    served.router.redirect_slashes = False  # an address is what it is
+    return Guard(served, host, token, verbose)
 
 
 async def _json(request: Request) -> Any:

@@ -235,8 +235,8 @@ function change(edit) {
         hear("progress", { done: 0, total: 1 });
       }, signal);
       if (element) renew(element, found); else show(found);
-      const chance = Object.values(found.facts.p).map((p) => p.toPrecision(2)).join(", ");
-      say(`${found.facts.said}.${chance ? ` Against the control: p = ${chance}.` : ""}`);
+      const chances = Object.entries(found.facts.p).map(([name, p]) => `p = ${p.toPrecision(2)} (${name})`).join(", ");
+      say(`${found.facts.said}.${chances ? ` Against the control: ${chances}.` : ""}`);
     } catch (error) { if (element) unfinished(element); throw error; }
   });
 }
