@@ -323,7 +323,16 @@ def test_everything_by_keys_alone(browser: Browser, url: str, tmp_path: Path) ->
             page.keyboard.type(words)
         page.keyboard.press("Enter")
         done(page)
-        tab_to(page, "#grid button[type=submit]")
+        tab_to(page, "#contents")
+        names = page.locator("#contents button").all_inner_texts()
+        assert names == ["Tokens", "A | B", "Grid", "Lens", "Lens of B", "Heads", "Contributions"]
+        headings = page.locator("#answers > section > h2").all_inner_texts()
+        for _ in range(3):
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.textContent") == headings[3] == "Layer by layer: the logit lens"
+        page.keyboard.press("Shift+Tab")
+        page.wait_for_function("document.activeElement.textContent === 'Run'")
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="Patching A into B: resid_pre").wait_for(timeout=30_000)
         assert page.evaluate("document.activeElement.textContent") == "Patching A into B: resid_pre"

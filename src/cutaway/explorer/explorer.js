@@ -114,7 +114,25 @@ function put(host, question, found, buttons = []) {
   cutaway.enhance(element);
   $("keep").hidden = false;
   $("intro").hidden = true;
+  contents();
   return element;
+}
+/** What there is to go to on the page, in its order. */
+function contents() {
+  const names = { tokens: "Tokens", compare: "A | B", lens: "Lens", attention: "Heads", attribution: "Contributions" };
+  const views = shown.filter(({ question }) => question.kind in names);
+  const links = views.map(({ question: { kind, prompt }, element }) => [names[kind] + (prompt === "B" ? " of B" : ""), element]);
+  const changes = $("changes").firstElementChild, grid = $("grid");
+  if (grid) links.splice(views.findIndex(({ question }) => question.kind === "compare") + 1, 0, ["Grid", grid]);
+  if (changes) links.unshift(["Changes", changes]);
+  $("contents").hidden = !links.length;
+  $("contents").replaceChildren(...links.map(([name, element]) => make("button", { type: "button", click: () => goTo(element) }, name)));
+}
+function goTo(element) {
+  const heading = element.querySelector("h2");
+  heading.setAttribute("tabindex", "-1");
+  heading.focus({ preventScroll: true });
+  heading.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
 }
 /** Put the whole answer in the place of what was there early; the heading, which is being read, and the buttons stay. */
 function renew(element, found) {
@@ -137,6 +155,7 @@ function take(element) {
   const at = shown.findIndex((one) => one.element === element);
   if (at >= 0) shown.splice(at, 1);
   element.remove();
+  contents();
 }
 function clear() {
   shown.length = 0;
@@ -144,6 +163,7 @@ function clear() {
   $("changes").replaceChildren();
   $("keep").hidden = true;
   $("change").hidden = true;
+  contents();
 }
 
 // -- asking -----------------------------------------------------------------------------------------------------------
@@ -182,7 +202,7 @@ function look() {
       if (first) { clear(); closeResults(); looked = base; allowPatch(); tokens = { A: [], B: [] }; first = false; }
       if (question.kind === "tokens") tokens.A = found.facts.tokens;
       const element = put($("answers"), question, found);
-      if (question.kind === "compare") { targets = found.facts; tokens.B = [...element.querySelectorAll("figure.prompt .chip")].map((chip) => chip.textContent); $("answers").append(gridForm(base, found.facts.aligned)); }
+      if (question.kind === "compare") { targets = found.facts; tokens.B = [...element.querySelectorAll("figure.prompt .chip")].map((chip) => chip.textContent); $("answers").append(gridForm(base, found.facts.aligned)); contents(); }
     }
     const seconds = ((performance.now() - start) / 1000).toFixed(1);
     say(refused.size ? `The rest took ${seconds} s; what could not be answered is said here.` : `Done in ${seconds} s. Choose a cell, a head or a token to change it.`);
@@ -223,9 +243,7 @@ function change(edit) {
     let element = null, hear = told("Changing");
     const show = (found) => {
       element = put($("changes"), question, found, [back, gone]);
-      const heading = element.querySelector("h2");
-      heading.focus({ preventScroll: true });
-      heading.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+      goTo(element);
     };
     try {
       const found = await ask("/api/ask", question, (event, data) => {
