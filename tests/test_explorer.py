@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import os
 import re
@@ -22,11 +23,13 @@ import numpy as np
 import pytest
 import torch
 from starlette.testclient import TestClient
+from torch.overrides import TorchFunctionMode
 
 import cutaway
 import wordy
 from conftest import pair_file
 from cutaway import cli
+from cutaway.engine import recording
 from cutaway.engine.paths import engine
 from cutaway.errors import BadInput
 from cutaway.explorer import app, limits, serving, worker
@@ -168,7 +171,7 @@ def test_only_own_files_are_served(web: TestClient, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["2", "-1", "x", "...", "%2e%2e", "..%2fsecret.txt", "secret.txt", "poland", "0%2f..", "1e0"]
+    "name", ["2", "-1", "x", "0/", "..%2f", "...", "%2e%2e", "..%2fsecret.txt", "secret.txt", "poland", "0%2f..", "1e0"]
 )
 def test_only_known_results_are_opened(web: TestClient, name: str) -> None:
     for path in (f"/api/results/{name}", f"/results/{name}"):
@@ -195,6 +198,8 @@ def test_only_known_results_are_opened(web: TestClient, name: str) -> None:
         (b'{"kind": "edit", "text": "x", "edit": "add", "place": "L0.resid_pre@0"}', 400),
         (b'{"kind": "edit", "text": "x", "edit": "add", "place": "L0.resid_pre@0", "toward": "x", "scale": 1e99}', 400),
         (b'{"kind": "edit", "text": "x", "edit": "add", "place": "L0.resid_pre@0", "toward": "x", "scale": NaN}', 400),
+        (b'{"kind": "edit", "text": "x", "edit": "add", "place": "L0.z", "scale": 1' + b"0" * 4000 + b"}", 400),
+        (b'{"kind": "tokens", "text": "x", "scale": 1' + b"0" * 9000 + b"}", 400),
         (b'{"kind": "tokens", "text": "\\ud800"}', 400),
         (json.dumps({"kind": "tokens", "text": "x" * (limits.CHARACTERS + 1)}).encode(), 413),
         (json.dumps({"kind": "tokens", "text": "x" * limits.BODY}).encode(), 413),
@@ -224,7 +229,16 @@ def test_only_json_is_read(web: TestClient, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/"), ("GET", "/api/ask"), ("PUT", "/api/state"), ("DELETE", "/api/jobs/99")]
+    ("method", "path"),
+    [
+        ("POST", "/"),
+        ("GET", "/api/ask"),
+        ("PUT", "/api/state"),
+        ("DELETE", "/api/jobs/99"),
+        ("DELETE", "/api/jobs/" + "9" * 5000),
+        ("DELETE", "/api/jobs/-1"),
+        ("DELETE", "/api/jobs/x"),
+    ],
 )
 def test_what_cannot_be_done_is_said(web: TestClient, method: str, path: str) -> None:
     response = web.request(method, path)
@@ -385,6 +399,108 @@ def test_an_answer_is_given_up_anywhere_and_leaves_nothing_behind() -> None:
         assert engine(model).path == path, stop
 
 
+def given_up_while_loading(one: Worker, web: TestClient) -> list[str]:
+    """The events of a question that is given up by its number as soon as the model is being loaded."""
+    got: list[str] = []
+    question = {"kind": "tokens", "text": A}
+    asking = threading.Thread(
+        target=lambda: got.extend(n for n, _ in events(web.post("/api/ask", json=question).text)), daemon=True
+    )
+    asking.start()
+    for _ in range(3000):
+        if one.state == "loading" and one._jobs:
+            break
+        time.sleep(0.01)
+    (number,) = one._jobs
+    assert web.delete(f"/api/jobs/{number}").status_code == 200
+    asking.join(60)
+    return got
+
+
+class Held(TorchFunctionMode):
+    """Waits at its `stop`th call."""
+
+    def __init__(self, stop: int) -> None:
+        super().__init__()
+        self.stop, self.calls, self.reached, self.go = stop, 0, threading.Event(), threading.Event()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        if self.calls == self.stop:
+            self.reached.set()
+            self.go.wait(30)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("stop", [1, 100, 1000])
+def test_loading_is_given_up_with_the_last_question_and_leaves_nothing_behind(stop: int) -> None:
+    """Between any two of PyTorch's calls; then a load gives the same model as ever."""
+    whole = cutaway.load("pocket").hf(torch.tensor([[1, 2, 3]])).logits
+    inits, held = dict(vars(torch.nn.init)), Held(stop)
+
+    def load() -> cutaway.Model:
+        with held:
+            return cutaway.load("pocket")
+
+    one = Worker(load, "pocket")
+    one._prepared = True  # nothing is measured while nobody asks
+    web = client(one)
+    one.wake()
+    assert held.reached.wait(60), held.calls
+    threading.Timer(0.2, held.go.set).start()
+    assert given_up_while_loading(one, web)[-1] == "cancelled" and held.calls < stop + 100
+    state = web.get("/api/state").json()
+    assert (state["state"], state["trouble"]) == ("asleep", "Loading was stopped.")
+    assert torch.get_default_dtype() == torch.float32 and torch.empty(0).device.type == "cpu"
+    assert dict(vars(torch.nn.init)) == inits
+    held.stop = 0  # the next one is not held
+    assert events(web.post("/api/ask", json={"kind": "tokens", "text": A}).text)[-1][0] == "answer"
+    assert torch.equal(one._subject.model.hf(torch.tensor([[1, 2, 3]])).logits, whole)
+
+
+def test_a_load_that_somebody_waits_for_goes_on() -> None:
+    go, loads = threading.Event(), []
+
+    def load() -> Any:
+        loads.append(1)
+        while not go.is_set():
+            torch.zeros(1).add(1)
+        raise BadInput("loaded to the end")
+
+    one, heard = Worker(load, "slow"), []
+    jobs = [one.ask([parse({"kind": "tokens", "text": A})], False, lambda *event: heard.append(event)) for _ in "abc"]
+    while one.state != "loading":
+        time.sleep(0.01)
+    one.cancel(jobs[0].number)
+    jobs[1].gone.set()  # its page has gone
+    assert one.state == "loading"
+    one.cancel(jobs[2].number)
+    while one.state != "asleep":
+        time.sleep(0.01)
+    assert loads == [1]
+    jobs = [one.ask([parse({"kind": "tokens", "text": A})], False, lambda *event: heard.append(event)) for _ in "ab"]
+    while one.state != "loading":
+        time.sleep(0.01)
+    jobs[0].gone.set()
+    jobs[1].gone.set()
+    time.sleep(0.1)
+    assert one.state == "loading", "a page that is loaded anew asks again soon"
+    go.set()
+    while one.state != "failed":
+        time.sleep(0.01)
+    assert loads == [1, 1]
+
+
+def test_nothing_is_given_up_within_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half_way.py").write_text("import torch\nwhole = torch.zeros(2).add(1)\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with Stoppable(lambda: True):
+        half_way = importlib.import_module("half_way")
+        with pytest.raises(Cancelled):
+            torch.zeros(1)
+    assert half_way.whole.tolist() == [1, 1]
+
+
 def test_an_error_that_should_not_happen_is_one_message(monkeypatch: pytest.MonkeyPatch, model: cutaway.Model) -> None:
     def broken(*given: Any) -> Answer:
         raise ZeroDivisionError("by zero")
@@ -455,6 +571,29 @@ def test_an_edit_is_told_before_its_control_is_drawn(subject: Subject) -> None:
     for name, draws in whole.facts["control"].items():
         large = sum(abs(d) >= abs(whole.facts["effect"]["logit_diff"]) for d in draws["logit_diff"])
         assert whole.facts["p"][name] == (large + 1) / 21
+
+
+def test_the_base_of_an_edit_is_recorded_once_and_its_numbers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh, runs = cutaway.load("pocket"), []
+    fresh.hf.transformer.wte.register_forward_pre_hook(lambda module, args: runs.append(args[0].tolist()))
+    Subject(fresh, "pocket").prepare()
+    runs.clear()
+    one = Subject(fresh, "pocket")
+    ids = fresh.prompts(A).ids.tolist()
+    ask(one, kind="edit", text=A, edit="zero", place="L2.mlp_out@4")
+    assert [run for run in runs if run == ids] == [ids] * 3, "seen, recorded, and with the edit"
+    asked = [
+        {"text": text, "other": other, "edit": edit, "place": place}
+        for text, other, edit, place in (
+            (A, B, "zero", "L2.mlp_out@4"), (A, B, "patch", "L2.mlp_out@4"), (B, A, "patch", "L2.mlp_out@4"),
+            (B, A, "patch", "L4H1.pattern@-1<-4"), (B, A, "zero", "L4H1.z"), (B, "Peru", "patch", "L2.resid_post@1"),
+            (B, A, "add", "L3.resid_pre@4"), (A, B, "patch", "L0.resid_pre@4"),
+        )
+    ]  # fmt: skip
+    found = [ask(one, kind="edit", **question).facts for question in asked]
+    monkeypatch.setattr(recording, "last_base", lambda: None)
+    for facts, question in zip(found, asked, strict=True):
+        assert ask(Subject(fresh, "pocket"), kind="edit", **question).facts == facts, question
 
 
 @pytest.mark.parametrize("edit", ["zero", "patch"])

@@ -234,6 +234,30 @@ def test_progress_is_shown_and_stopping_frees_the_worker(browser: Browser, monke
         quiet(seen, address)
 
 
+def test_stop_gives_up_the_loading_of_the_model_too(browser: Browser) -> None:
+    import torch
+
+    model, go = cutaway.load("pocket"), threading.Event()
+
+    def load() -> cutaway.Model:
+        while not go.is_set():
+            torch.zeros(1).add(1)
+        return model
+
+    with explorer(load, "pocket") as address, browser.page(address) as (page, seen):
+        page.get_by_text("pocket is loading").wait_for()
+        page.locator("#text").fill(A)
+        page.get_by_role("button", name="Look", exact=True).click()
+        page.get_by_text("Loading the model").wait_for()
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_text("Stopped.", exact=True).wait_for()
+        page.get_by_text("loading it was stopped").wait_for()
+        go.set()
+        ask(page, A)
+        assert "pocket is ready" in page.locator("#model").inner_text()
+        quiet(seen, address)
+
+
 def test_a_change_is_shown_before_its_control_which_can_be_stopped(
     browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,7 +323,16 @@ def test_everything_by_keys_alone(browser: Browser, url: str, tmp_path: Path) ->
             page.keyboard.type(words)
         page.keyboard.press("Enter")
         done(page)
-        tab_to(page, "#grid button[type=submit]")
+        tab_to(page, "#contents")
+        names = page.locator("#contents button").all_inner_texts()
+        assert names == ["Tokens", "A | B", "Grid", "Lens", "Lens of B", "Heads", "Contributions"]
+        headings = page.locator("#answers > section > h2").all_inner_texts()
+        for _ in range(3):
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.textContent") == headings[3] == "Layer by layer: the logit lens"
+        page.keyboard.press("Shift+Tab")
+        page.wait_for_function("document.activeElement.textContent === 'Run'")
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="Patching A into B: resid_pre").wait_for(timeout=30_000)
         assert page.evaluate("document.activeElement.textContent") == "Patching A into B: resid_pre"
@@ -409,6 +442,11 @@ def test_python_and_command_line_are_copied(browser: Browser, url: str) -> None:
         page.locator("#status", has_text="Copied.").wait_for()
         copied, space = page.evaluate("navigator.clipboard.readText()"), {}
         assert copied.count("cutaway.load(") == 1
+        page.locator(".ways summary").nth(1).click()
+        assert page.locator(".ways pre").nth(2).is_visible()
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, "a long line makes the page wide"
         exec(compile(copied, "copied", "exec"), space)  # its last answer is what is shown last
         shown = re.search(r"= ([-+][\d.]+) logits", page.locator("figure.splitting .heading").first.inner_text())
         assert shown and float(shown[1]) == pytest.approx(float(space["found"].sum()), rel=5e-3)
@@ -416,11 +454,14 @@ def test_python_and_command_line_are_copied(browser: Browser, url: str) -> None:
 
 def test_a_bad_question_is_one_message_beside_the_form(browser: Browser, url: str) -> None:
     with browser.page(url) as (page, seen):
+        page.get_by_role("button", name="Look", exact=True).click()
+        page.locator("#trouble", has_text="There is no prompt.").wait_for()
         page.locator("#text").fill(A)
         page.locator("#answer").fill("no such single token")
         page.get_by_role("button", name="Look", exact=True).click()
-        page.locator("#trouble").wait_for()
-        assert "no such single token" in page.locator("#trouble").inner_text()
+        page.locator("#trouble", has_text="no such single token").wait_for()
+        assert "An id is written #11." in page.locator("#trouble").inner_text()
+        assert page.locator("#trouble strong").inner_text().endswith("would mislead.")
         page.locator("#answer").fill("")
         ask(page, A)
         assert not page.locator("#trouble").is_visible()

@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -281,6 +282,38 @@ def test_an_upgrade_is_not_made(port: int, path: str) -> None:
     assert status_of(spoken(port, foreign)) == 403
 
 
+HERE = b"Host: 127.0.0.1\r\n"
+LAST = HERE + b"Connection: close\r\n\r\n"
+GET = b"GET /api/state HTTP/1.1\r\n"
+POST = b"POST /api/ask HTTP/1.1\r\n" + HERE + JSON + b"\r\n"
+FOREIGN = GET + b"Host: evil.example\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [
+        (GET + HERE + b"\r\n" + FOREIGN + GET + LAST, [200, 403]),
+        (POST + b"Content-Length: 3\r\n\r\n{}x" + FOREIGN, [400, 403]),
+        (POST + b"Content-Length: 99999\r\n\r\n" + GET + LAST, [413]),
+        (POST + b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + FOREIGN, [400, 403]),
+        (POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}   " + GET + LAST, [400]),
+        (b"GET http://evil.example/api/state HTTP/1.1\r\n" + LAST, [404]),
+        (b"GET http://127.0.0.1/api/state HTTP/1.1\r\nHost: evil.example\r\n\r\n", [403]),
+        (b"CONNECT evil.example:443 HTTP/1.1\r\n" + LAST, [404]),
+        (b"GET //evil.example/%2e%2e/ HTTP/1.1\r\n" + LAST, [404]),
+        (b"GET /results/%2e%2e/ HTTP/1.1\r\n" + LAST, [404]),
+        (GET + HERE + LAST, [400]),
+        (GET + b"Host: localhost.\r\n\r\n", [403]),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", [403]),
+    ],
+)
+def test_one_request_is_not_taken_for_another(port: int, sent: bytes, statuses: list[int]) -> None:
+    answer = spoken(port, sent)
+    found = [int(one) for one in re.findall(rb"HTTP/1\.1 (\d{3})", answer)]
+    assert found in (statuses, []), answer  # nothing: it was closed while more was being sent
+    assert b"location" not in answer.lower() and b"Traceback" not in answer
+
+
 def dribbled(port: int, *first: bytes) -> list[bytes]:
     """What comes back to each of these, a byte a moment following the last of them; fails where the line stays open."""
     answers = []
@@ -384,3 +417,56 @@ def test_a_body_that_is_none_is_refused_without_a_traceback(port: int, caplog: A
     with caplog.at_level(logging.WARNING):
         assert status_of(spoken(port, head + b"zz\r\n")) in (0, 400)
     assert not [one for one in caplog.records if one.exc_info]
+
+
+MANY_FILES = 300
+"""Requests for a file whose answers are more than any kernel keeps for who does not read."""
+
+
+def pipelined(port: int, window: int) -> tuple[socket.socket, int]:
+    """A line on which so many files were asked for, without reading; and how many bytes the answers have."""
+    one = written("GET", "/explorer.css", {"host": [b"localhost:%d" % port]})
+    size = len(spoken(port, one)) - len(b"connection: close\r\n")
+    line = socket.socket()
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+    line.settimeout(10)
+    line.connect(("127.0.0.1", port))
+    line.sendall(one.replace(b"Connection: close\r\n", b"") * (MANY_FILES - 1) + one)
+    return line, size * MANY_FILES + len(b"connection: close\r\n")
+
+
+@pytest.mark.parametrize("sip", [0, 64])
+def test_who_does_not_take_an_answer_is_cut_off(sip: int) -> None:
+    """Nothing of it, or a few bytes now and then."""
+    with listening(0.5, most=4) as port, ExitStack() as lines:
+        held = [pipelined(port, 4096) for _ in range(4)]
+        for line, _ in held:
+            lines.enter_context(line)
+        one = written("GET", "/api/state", {"host": [b"localhost:%d" % port]})
+        assert status_of(spoken(port, one)) in (0, 503), "they hold every connection"
+        taken = 0
+        for _ in range(200):
+            if sip:
+                taken += sum(len(line.recv(sip)) for line, _ in held)
+            if status_of(spoken(port, one)) == 200:
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError("who does not read holds a connection for ever")
+        line, size = held[0]
+        with suppress(ConnectionResetError):
+            while more := line.recv(65536):
+                taken += len(more)
+        assert taken < size, "what was left was thrown away"
+
+
+def test_who_takes_an_answer_slowly_gets_all_of_it() -> None:
+    """In many times as long as a connection waits for something to be taken."""
+    with listening(0.2) as port:
+        line, size = pipelined(port, 2**16)
+        taken, begun = 0, time.monotonic()
+        with line:
+            while more := line.recv(2**16):
+                taken += len(more)
+                time.sleep(0.01)
+        assert taken == size and time.monotonic() - begun > 0.6

@@ -20,6 +20,7 @@ from ..parts import at_once, in_parts
 from ..prompts import Prompts
 from ..taps import Recorder, attach
 from .activations import quicken_activation
+from .bases import last_base
 from .following import follow, parting
 from .plan import TOKENS
 from .runs import Answer, Key, Recorded, Run, inner
@@ -162,7 +163,7 @@ def recorded(
     """A group of base prompts and the same prompts of every source; `answers` as in `record`, `beside`: further sites.
 
     Sources that begin like the base are run from where they part from it; the base and the others in one forward.
-    `tables`: the means of the changes, where they are already known.
+    `tables`: the means of the changes, where they are already known. Inside `bases.reusing` the base may be there.
 
     Raises:
         NotFinite: NaN or infinity in one of the runs; the message names the prompt and the first place.
@@ -170,17 +171,31 @@ def recorded(
     sources = unique(s for c in changes for s in c.operation.sources)
     wanted = {(c.site, c.layer) for c in changes}
     index = which.tolist()
-    starts = {id(s): parting(base, s) if rules else 0 for s in sources}
     group, some = base.part(index), {id(s): s.part(index) for s in sources}
+    last = last_base()
+    kept = None if last is None else last.find(model, group, wanted | set(beside), rules, answers)
+
+    def parted(rules: Any) -> dict[int, int]:
+        return {id(s): parting(base, s) if rules else 0 for s in sources}
+
+    starts = parted(rules if kept is None else kept[1])
+    if kept is not None and not all(starts.values()):  # beside others the base rounds otherwise
+        kept, starts = None, parted(rules)
     whole = [s for s in sources if not starts[id(s)]]
-    runs = record(model, [group, *(some[id(s)] for s in whole)], wanted | set(beside), rules, answers)
-    require_finite(model, group, runs[0].stream[-1])
-    by_source = {id(s): run for s, run in zip(whole, runs[1:], strict=True)}
+    others: list[Run] = []
+    if kept is not None:
+        own = kept[0]
+    else:
+        own, *others = record(model, [group, *(some[id(s)] for s in whole)], wanted | set(beside), rules, answers)
+        require_finite(model, group, own.stream[-1])
+        if last is not None:
+            last.keep(model, group, rules, own)
+    by_source = {id(s): run for s, run in zip(whole, others, strict=True)}
     for source in sources:
         if starts[id(source)]:
-            run = follow(model, runs[0], some[id(source)], starts[id(source)], wanted)
+            run = follow(model, own, some[id(source)], starts[id(source)], wanted)
             by_source[id(source)] = record(model, [some[id(source)]], wanted)[0] if run is None else run
     for source in sources:
         require_finite(model, some[id(source)], by_source[id(source)].stream[-1], "Source prompt")
     tables = mean_tables(model, changes) if tables is None else tables
-    return Recorded(runs[0], by_source, tables, torch.from_numpy(which))
+    return Recorded(own, by_source, tables, torch.from_numpy(which))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,10 @@ def build(
         return _stream(worker, [parse(one) for one in some], True)
 
     async def cancel(request: Request) -> Response:
-        worker.cancel(int(request.path_params["number"]))
-        return JSONResponse({"cancelled": int(request.path_params["number"])})
+        written = request.path_params["number"]
+        number = int(written) if re.fullmatch("[0-9]{1,15}", written) else -1
+        worker.cancel(number)
+        return JSONResponse({"cancelled": number})
 
     routes = [
         *(Route(address, file, methods=["GET"]) for address in FILES),
@@ -92,10 +95,12 @@ def build(
         Route("/results/{name:str}", result_page, methods=["GET"]),
         Route("/api/ask", ask, methods=["POST"]),
         Route("/api/report", report, methods=["POST"]),
-        Route("/api/jobs/{number:int}", cancel, methods=["DELETE"]),
+        Route("/api/jobs/{number:str}", cancel, methods=["DELETE"]),
     ]
     handlers: Any = {Refusal: _refused, HTTPException: _no_such, Exception: _unexpected}
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), host, token, verbose)
+    served = Starlette(routes=routes, exception_handlers=handlers)
+    served.router.redirect_slashes = False  # an address is what it is
+    return Guard(served, host, token, verbose)
 
 
 async def _json(request: Request) -> Any:

@@ -18,6 +18,9 @@ export async function get(path) {
   return response.json();
 }
 
+/** Give up a question by its number, and the loading of a model that nobody else waits for. */
+export function giveUp(number) { fetch(`/api/jobs/${number}`, { method: "DELETE", keepalive: true }).catch(() => {}); }
+
 /** The answer to a question. `told` hears of progress; aborting `signal` gives the question up, here and there. */
 export async function ask(path, question, told, signal) {
   const response = await fetch(path, { method: "POST", signal, headers: { "content-type": "application/json" }, body: JSON.stringify(question) });

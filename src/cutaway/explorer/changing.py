@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..engine.bases import reusing
 from ..tokens import shown
 from ..top import top_table
 from ..views import Cell, Table, shade_of
@@ -42,10 +43,11 @@ def edited(subject: Subject, question: Question, tell: Teller) -> Answer:
     source = subject.prompts(question.other, answer, foil) if question.other else None
     where = where_of(question, base)
     edit, line, named = edit_of(subject, question, trace, source, where)
-    after_trace = model.trace(base, edits=edit)
+    with reusing(subject.last):  # the sweep comes first: it records most of the base
+        found = sweeps(model, base, {"": edit}, list(METRICS), Teller())[""]
+        after_trace = model.trace(base, edits=edit)
     old, new = (value_at(run, place, question.key) for run in (trace, after_trace))
     controls, lines = controls_of(subject, question, base, source, new - old, where)
-    found = sweeps(model, base, {"": edit}, list(METRICS), Teller())[""]
     before, after, effect = (_of(found, what) for what in ("base", "value", "effect"))
     choices = _choices(subject, trace.logits_at(-1)[0], after_trace.logits_at(-1)[0])
     quantity = f"logit({subject.shown(answer)}) - logit({subject.shown(foil)})"
@@ -91,7 +93,8 @@ def edited(subject: Subject, question: Question, tell: Teller) -> Answer:
         )  # fmt: skip
 
     tell.early(beside({name: dict.fromkeys(METRICS, ()) for name in controls}))
-    draws = sweeps(model, base, controls, list(METRICS), tell)
+    with reusing(subject.last):
+        draws = sweeps(model, base, controls, list(METRICS), tell)
     return beside({
         name: {m: one["effect"].sel(metric=m).values.ravel().astype(float).tolist() for m in METRICS}
         for name, one in draws.items()

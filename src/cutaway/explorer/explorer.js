@@ -1,11 +1,12 @@
 // The explorer's page: prompts in, views out; a place chosen in any view can be changed. Text only ever becomes text.
-import { ask, get, Refused } from "/ask.js";
+import { ask, get, giveUp, Refused } from "/ask.js";
 import { entryAt, placeOf, spell } from "/place.js";
 
 const $ = (id) => document.getElementById(id);
 const shown = []; // {question, element, python}: what a report would hold
 const running = new Set(); // what can be stopped; the latest is done when what was asked before it is
 let model = {}, looked = {}, tokens = { A: [], B: [] }, chosenAt = null, before = Promise.resolve();
+let waitsFor = null; // the question whose answer waits for the model
 
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
@@ -30,7 +31,12 @@ function trouble(error) {
 function told(what, unit = "cells") {
   const start = performance.now();
   return (event, data) => {
-    if (event === "started") { say(data.state === "ready" ? `${what} …` : "Loading the model …"); return; }
+    if (event === "started") {
+      waitsFor = data.state === "ready" ? null : data.job;
+      say(data.state === "ready" ? `${what} …` : "Loading the model …");
+      if (waitsFor) watch();
+      return;
+    }
     const { done, total } = data;
     $("progress").hidden = false;
     if (done === 0) $("progress").removeAttribute("value"); else $("progress").value = done / Math.max(1, total);
@@ -108,7 +114,25 @@ function put(host, question, found, buttons = []) {
   cutaway.enhance(element);
   $("keep").hidden = false;
   $("intro").hidden = true;
+  contents();
   return element;
+}
+/** What there is to go to on the page, in its order. */
+function contents() {
+  const names = { tokens: "Tokens", compare: "A | B", lens: "Lens", attention: "Heads", attribution: "Contributions" };
+  const views = shown.filter(({ question }) => question.kind in names);
+  const links = views.map(({ question: { kind, prompt }, element }) => [names[kind] + (prompt === "B" ? " of B" : ""), element]);
+  const changes = $("changes").firstElementChild, grid = $("grid");
+  if (grid) links.splice(views.findIndex(({ question }) => question.kind === "compare") + 1, 0, ["Grid", grid]);
+  if (changes) links.unshift(["Changes", changes]);
+  $("contents").hidden = !links.length;
+  $("contents").replaceChildren(...links.map(([name, element]) => make("button", { type: "button", click: () => goTo(element) }, name)));
+}
+function goTo(element) {
+  const heading = element.querySelector("h2");
+  heading.setAttribute("tabindex", "-1");
+  heading.focus({ preventScroll: true });
+  heading.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
 }
 /** Put the whole answer in the place of what was there early; the heading, which is being read, and the buttons stay. */
 function renew(element, found) {
@@ -131,6 +155,7 @@ function take(element) {
   const at = shown.findIndex((one) => one.element === element);
   if (at >= 0) shown.splice(at, 1);
   element.remove();
+  contents();
 }
 function clear() {
   shown.length = 0;
@@ -138,6 +163,7 @@ function clear() {
   $("changes").replaceChildren();
   $("keep").hidden = true;
   $("change").hidden = true;
+  contents();
 }
 
 // -- asking -----------------------------------------------------------------------------------------------------------
@@ -155,7 +181,8 @@ function views(base) {
 
 function allowPatch() {
   $("patch").disabled = !looked.other;
-  $("patch").title = looked.other ? "" : "Type a prompt B to patch from, and press Look.";
+  $("patch").textContent = looked.other ? "Patch from other prompt" : "Patch (needs a prompt B)";
+  $("patch").title = looked.other ? "Put there what the other prompt has there" : "Type a prompt B to patch from, and press Look.";
 }
 function look() {
   if (!$("text").value) { $("text").focus(); trouble(new Refused({ what: "There is no prompt.", why: "", do: "Type one, or press an example." })); return; }
@@ -175,7 +202,7 @@ function look() {
       if (first) { clear(); closeResults(); looked = base; allowPatch(); tokens = { A: [], B: [] }; first = false; }
       if (question.kind === "tokens") tokens.A = found.facts.tokens;
       const element = put($("answers"), question, found);
-      if (question.kind === "compare") { targets = found.facts; tokens.B = [...element.querySelectorAll("figure.prompt .chip")].map((chip) => chip.textContent); $("answers").append(gridForm(base, found.facts.aligned)); }
+      if (question.kind === "compare") { targets = found.facts; tokens.B = [...element.querySelectorAll("figure.prompt .chip")].map((chip) => chip.textContent); $("answers").append(gridForm(base, found.facts.aligned)); contents(); }
     }
     const seconds = ((performance.now() - start) / 1000).toFixed(1);
     say(refused.size ? `The rest took ${seconds} s; what could not be answered is said here.` : `Done in ${seconds} s. Choose a cell, a head or a token to change it.`);
@@ -216,9 +243,7 @@ function change(edit) {
     let element = null, hear = told("Changing");
     const show = (found) => {
       element = put($("changes"), question, found, [back, gone]);
-      const heading = element.querySelector("h2");
-      heading.focus({ preventScroll: true });
-      heading.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+      goTo(element);
     };
     try {
       const found = await ask("/api/ask", question, (event, data) => {
@@ -228,8 +253,8 @@ function change(edit) {
         hear("progress", { done: 0, total: 1 });
       }, signal);
       if (element) renew(element, found); else show(found);
-      const chance = Object.values(found.facts.p).map((p) => p.toPrecision(2)).join(", ");
-      say(`${found.facts.said}.${chance ? ` Against the control: p = ${chance}.` : ""}`);
+      const chances = Object.entries(found.facts.p).map(([name, p]) => `p = ${p.toPrecision(2)} (${name})`).join(", ");
+      say(`${found.facts.said}.${chances ? ` Against the control: ${chances}.` : ""}`);
     } catch (error) { if (element) unfinished(element); throw error; }
   });
 }
@@ -333,10 +358,11 @@ async function watch() {
     model = await get("/api/state");
   } catch (error) { $("model").textContent = "The explorer does not answer. See whether it still runs."; again(3000); return; }
   const about = model.layers ? ` · ${model.layers} layers · d_model ${model.width} · ${model.dtype}${model.certified ? " · certified" : ""}` : "";
-  const words = { asleep: "is loaded when you first ask", loading: "is loading …", ready: "is ready", failed: `could not be loaded. ${model.trouble}` };
+  const asleep = model.trouble ? "is not loaded: loading it was stopped. It is loaded when you next ask" : "is loaded when you first ask";
+  const words = { asleep, loading: "is loading …", stopping: "is loading; that is being stopped …", ready: "is ready", failed: `could not be loaded. ${model.trouble}` };
   $("model").textContent = `${model.model} ${words[model.state]}${about}`;
   if (!$("results").dataset.listed) { $("results").dataset.listed = "1"; listResults(model.results); }
-  if (model.state === "asleep" || model.state === "loading") again(model.state === "loading" ? 400 : 1500);
+  if (["asleep", "loading", "stopping"].includes(model.state)) again(model.state === "asleep" ? 1500 : 400);
 }
 $("ask").addEventListener("submit", (event) => { event.preventDefault(); look(); });
 for (const id of ["text", "other"]) $(id).addEventListener("keydown", (event) => {
@@ -347,7 +373,7 @@ $("swap").addEventListener("click", () => {
   [$("answer").value, $("foil").value] = [$("foil").value, $("answer").value];
   if ($("text").value) look();
 });
-$("stop").addEventListener("click", stop);
+$("stop").addEventListener("click", () => { if (waitsFor) giveUp(waitsFor); waitsFor = null; stop(); });
 $("edit").addEventListener("submit", (event) => { event.preventDefault(); change(event.submitter?.value || "zero"); });
 $("place").addEventListener("input", placed);
 $("which").addEventListener("change", placed);

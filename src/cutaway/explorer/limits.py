@@ -10,6 +10,8 @@ BODY = 64 * 1024
 """Bytes of a request."""
 PATIENCE = 10.0
 """Seconds in which a whole request must have arrived."""
+TAKEN = 64 * 1024
+"""Bytes of an answer that must have been taken in as many seconds, where all of it is not."""
 CONNECTIONS = 64
 """That are open at once."""
 WAITING = 8

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import BadInput, did_you_mean
 from ..sites import SITES, Place, parse_place
 from .limits import CHARACTERS, TYPED
-from .refusal import Refusal, bad
+from .refusal import Refusal, bad, parted
 
 KINDS = ("tokens", "lens", "attribution", "attention", "compare", "edit", "grid")
 EDITS = ("patch", "zero", "add", "remove")
@@ -79,7 +79,7 @@ def parse(given: Any) -> Question:
             )
         number = name == "scale"
         fits = isinstance(value, int | float) and not isinstance(value, bool) if number else isinstance(value, str)
-        if not fits or (number and not abs(float(value)) <= 1e4):
+        if not fits or (number and not abs(value) <= 1e4):
             want = "a number of size at most 10000" if number else "text"
             raise bad(f"The field {name!r} is not {want}.", "Fields have one type.", f"Give {want}.")
         if isinstance(value, str):
@@ -124,9 +124,9 @@ def _check_edit(question: Question) -> None:
     try:
         place = question.at
     except BadInput as error:
-        raise bad(
-            str(error), "An edit is made at one place.", "Choose a cell, a head or a token, or type a place."
-        ) from None
+        what, rest = parted(str(error))
+        why = f"{rest} An edit is made at one place.".strip()
+        raise bad(what, why, "Choose a cell, a head or a token, or type a place such as L3.resid_post@-1.") from None
     if written or place.site == "pattern":
         _check_entry(question, place, key)
     if place.site not in EDITED or not SITES[place.site].per_layer:

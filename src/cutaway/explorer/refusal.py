@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 
@@ -21,3 +22,9 @@ class Refusal(Exception):
 def bad(what: str, why: str, do: str) -> Refusal:
     """A question that cannot be understood."""
     return Refusal(400, what, why, do)
+
+
+def parted(message: str) -> tuple[str, str]:
+    """A library's message as its first sentence, which says what is wrong, and the rest."""
+    found = re.fullmatch(r"(.*?[^.\s]\.)\s+([A-Z].*)", message, re.DOTALL)
+    return (found[1], found[2]) if found else (message, "")

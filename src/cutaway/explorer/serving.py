@@ -84,6 +84,7 @@ def configured(app: Any, patience: float = PATIENCE, most: int = CONNECTIONS) ->
 
     return uvicorn.Config(
         app,
+        loop="asyncio",
         http=partial(Connection, patience=patience, most=most),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",

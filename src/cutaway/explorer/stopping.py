@@ -1,7 +1,8 @@
-"""Giving up between any two of PyTorch's calls, whatever of the library is at work."""
+"""Giving up between any two of PyTorch's calls, whatever is at work: the library, or the loading of a model."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,16 @@ class Stoppable(TorchFunctionMode):
         self.unwanted = unwanted
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if self.unwanted():
+        if self.unwanted() and not _importing():
             raise Cancelled
         return func(*args, **(kwargs or {}))
+
+
+def _importing() -> bool:
+    """Whether a module is being imported by this thread: one that is left half-way could not be imported again."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and getattr(frame.f_globals.get("__spec__"), "_initializing", False):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False

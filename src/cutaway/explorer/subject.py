@@ -31,11 +31,14 @@ class Subject:
     """A model and its latest runs. Used by one thread. `options`: how it was loaded, by the command line's names."""
 
     def __init__(self, model: Model, name: str, options: Mapping[str, str | None] | None = None) -> None:
+        from ..engine.bases import LastBase
+
         self.model, self.name = model, name
         self.options = {key: value for key, value in (options or {}).items() if value}
         self._runs: OrderedDict[str, Trace] = OrderedDict()
         self._lenses: OrderedDict[tuple[str, Token, Token], Any] = OrderedDict()
         self._viewed: tuple[str, ...] | None = None
+        self.last = LastBase()  # of the sweeps behind an answer
 
     def prepare(self) -> None:
         """Measure what the first edit would wait for: which way sweeps run on this model, and its weights' hash."""
@@ -57,7 +60,7 @@ class Subject:
             try:
                 return self.named(self.model.token_id(f" {typed}"))
             except BadInput:
-                raise error from None
+                raise BadInput(f"{error} An id is written #11.") from None
 
     def named(self, token_id: int) -> Token:
         """A token by its text where that text is this token and no other, else by its id."""

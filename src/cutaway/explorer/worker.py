@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import sys
 import threading
@@ -15,13 +16,15 @@ from .answer import Answer, report
 from .asking import answered
 from .limits import WAITING
 from .question import Question
-from .refusal import Refusal
+from .refusal import Refusal, parted
 from .subject import Subject
 from .telling import Cancelled, Teller
 
 Listener = Callable[[str, dict[str, Any]], None]
 """Called with an event's name and data: `progress` and `early`, then one of `answer`, `error`, `cancelled`."""
 KEPT = 64
+GIVEN_UP = 8 * WAITING
+"""Questions, given-up ones included, of which the worker has not heard yet."""
 IDLE = 0.3
 """Seconds without a question, after which what an edit would wait for is measured."""
 
@@ -70,6 +73,7 @@ class Worker:
         self._count = 0
         self._known: OrderedDict[Question, Answer] = OrderedDict()
         self._prepared = False
+        self._unwanted = threading.Event()  # the model that is being loaded
         self.state, self.trouble, self.about = "asleep", "", {}  # type: tuple[str, str, dict[str, Any]]
         threading.Thread(target=self._work, name="explorer", daemon=True).start()
 
@@ -84,26 +88,38 @@ class Worker:
             Refusal: too many wait already.
         """
         with self._lock:
-            if len(self._jobs) >= WAITING:
+            if len(self._wanted()) >= WAITING or len(self._jobs) >= GIVEN_UP:
                 raise Refusal(
                     503, f"{WAITING} questions wait already.", "One is answered at a time.", "Cancel one, or wait."
                 )
             self._count += 1
             job = Job(self._count, questions, whole, listen)
             self._jobs[job.number] = job
+            self._unwanted.clear()
+            if self.state == "stopping":
+                self.state = "loading"
         self._queue.put(job)
         return job
 
     def cancel(self, number: int) -> None:
-        """Give up a question.
+        """Give up a question, and with the last one the model, if it is still being loaded.
+
+        One whose page has gone keeps the model: it may have been loaded anew.
 
         Raises:
             Refusal: it is not being asked.
         """
-        job = self._jobs.get(number)
-        if job is None:
-            raise Refusal(404, f"There is no question {number}.", "It is answered, or was never asked.", "Ask again.")
-        job.gone.set()
+        with self._lock:
+            job = self._jobs.get(number)
+            if job is None:
+                raise Refusal(404, "There is no such question.", "It is answered, or was never asked.", "Ask again.")
+            job.gone.set()
+            if self.state == "loading" and not self._wanted():
+                self._unwanted.set()
+                self.state = "stopping"
+
+    def _wanted(self) -> list[Job]:
+        return [job for job in self._jobs.values() if not job.gone.is_set()]
 
     def close(self) -> None:
         """Give up everything."""
@@ -180,9 +196,18 @@ class Worker:
 
     def _awake(self) -> Subject:
         if self._subject is None:
-            self.state, self.trouble = "loading", ""
+            with self._lock:
+                self._unwanted.clear()
+                self.state, self.trouble = "loading", ""
+            from .stopping import Stoppable
+
             try:
-                model = self._load()
+                with Stoppable(self._unwanted.is_set):
+                    model = self._load()
+            except Cancelled:
+                self.state, self.trouble = "asleep", "Loading was stopped."
+                gc.collect()  # what of the model was there already
+                raise
             except CutawayError as error:
                 self.state, self.trouble = "failed", str(error)
                 raise
@@ -201,5 +226,6 @@ class Worker:
 
 
 def _parts(message: str) -> dict[str, str]:
-    """A library's message, which says all three itself."""
-    return {"what": message, "why": "", "do": ""}
+    """A library's message, which says all three itself. Its prompts are numbered; here each question is about one."""
+    what, rest = parted(message.replace("Prompt 0 (", "The prompt (").replace("prompt 0", "the prompt"))
+    return {"what": what, "why": rest, "do": ""}
