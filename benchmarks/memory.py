@@ -107,8 +107,10 @@ CASES = [
     Case("sweep", 10_000, 16, what=sweep("z")),
     Case("sweep", 4, 16, what=sweep("mlp_act", neurons=NEURONS, positions=list(range(16)))),
     Case("study ioi", 2000, 0, 0),
-    Case("study subspace", 2000, 0, 0),
-    Case("study attribution", 10_000, 0, 0),
+    Case("lens", 10_000, 16),
+    Case("study attribution", 3000, 0, 0),
+    Case("study rotation", 3000, 0, 0),
+    Case("study subspace", 1000, 0, 0),
 ]
 
 
