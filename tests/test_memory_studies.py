@@ -10,8 +10,11 @@ import xarray as xr
 
 import cutaway
 import wordy
+from cutaway.ledger import ledger
 from cutaway.parts import at_once
 from cutaway.studies import attribution
+from cutaway.studies.ioi.sweeps import METHODS, PARTS, _ledgers, ablation, name_of
+from cutaway.tasks.ioi import ioi
 from test_memory import Alive
 
 FEW = 20
@@ -93,3 +96,26 @@ def test_an_attribution_of_more_prompts_adds_its_result_and_no_trace(monkeypatch
     grown = results[1] - results[0]  # these arrays are the tensors that they were made as
     assert peaks[1] - peaks[0] <= grown
     assert cutaway.Trace.planned(model, model.prompts(list(texts(12)))[4:]) > grown / 2
+
+
+def test_the_ledgers_of_ablations_share_the_base_run_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the ledger of each ablation alone, of all prompts at once."""
+    model = cutaway.load("pocket")
+    task = ioi(model, 2)
+    heads, families, reference = [(3, 0)], task.clean.families, task.corrupt("abc")
+    single = {(m, name_of(h)): ablation(m, h, reference) for m in METHODS for h in heads}
+    want = {key: ledger(model, task.clean, edit) for key, edit in single.items()}
+    monkeypatch.setattr(at_once, "__defaults__", (2 * task.clean.n_positions,))
+    plain: list[int] = []
+    trace = cutaway.Model.trace
+    monkeypatch.setattr(
+        cutaway.Model, "trace", lambda m, prompts, *a, **k: plain.append(len(prompts)) or trace(m, prompts, *a, **k)
+    )
+    found = _ledgers(model, task, heads, single, 0.95)
+    assert max(plain) == 2 and sum(plain) == len(task.clean)  # each once, for three ablations
+    for (method, head), table in want.items():
+        one = found.sel(how=method, ablated=head)
+        for part in PARTS:
+            np.testing.assert_allclose(one["value"].sel(part=part), table[part], atol=1e-4)
+        np.testing.assert_allclose(one["change"].sel(term=table["term"]), table["change"].mean("prompt"), atol=1e-4)
+    assert len(families) == len(found["prompt"]) and found.attrs["completeness_error"] < 1e-5
