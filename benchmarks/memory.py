@@ -1,7 +1,9 @@
 """Peak memory beside the model's weights, for grids and prompt sets of growing size: planned and measured.
 
 Each case is a process of its own: its peak resident set during the run, minus what was resident before (Linux only).
-Planned is what the plan of a sweep or the estimate of a trace says before anything runs.
+Planned is what the plan of a sweep or the estimate of a trace says before anything runs. In use is the most that
+malloc had handed out at once (glibc's mallinfo2, every 2 ms): what is resident beyond it is freed memory that the
+allocator keeps, and Python's own small objects.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import platform
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -107,8 +110,10 @@ CASES = [
     Case("sweep", 10_000, 16, what=sweep("z")),
     Case("sweep", 4, 16, what=sweep("mlp_act", neurons=NEURONS, positions=list(range(16)))),
     Case("study ioi", 2000, 0, 0),
-    Case("study subspace", 2000, 0, 0),
-    Case("study attribution", 10_000, 0, 0),
+    Case("lens", 10_000, 16),
+    Case("study attribution", 3000, 0, 0),
+    Case("study rotation", 3000, 0, 0),
+    Case("study subspace", 1000, 0, 0),
 ]
 
 
@@ -191,14 +196,48 @@ def resident(what: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(what))
 
 
-def measured(run: Callable[[], Any]) -> tuple[Any, int, float]:
-    """(what it returns, bytes at its peak above those before, seconds)."""
+class _Heap(ctypes.Structure):
+    """glibc's `struct mallinfo2`, of all arenas; `uordblks` and `hblkhd`: bytes in use, small and large blocks."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks "
+                "fordblks keepcost".split()]  # fmt: skip
+
+
+class InUse(threading.Thread):
+    """Samples what malloc has handed out and not been given back, and keeps the most. The resident set has freed memory
+    beside it, which the allocator holds."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.libc, self.done = ctypes.CDLL("libc.so.6"), threading.Event()
+        self.libc.mallinfo2.restype = _Heap
+        self.most = self.before = self._now()
+
+    def _now(self) -> int:
+        heap = self.libc.mallinfo2()
+        return int(heap.uordblks + heap.hblkhd)
+
+    def run(self) -> None:
+        while not self.done.wait(0.002):
+            self.most = max(self.most, self._now())
+
+    def stop(self) -> int:
+        """The most in use, above what was in use before."""
+        self.done.set()
+        self.join()
+        return self.most - self.before
+
+
+def measured(run: Callable[[], Any]) -> tuple[Any, int, int, float]:
+    """(what it returns, bytes resident at its peak above those before, the same of bytes in use, seconds)."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, start = resident("VmRSS"), time.perf_counter()
+    before, heap, start = resident("VmRSS"), InUse(), time.perf_counter()
+    heap.start()
     found = run()
-    return found, resident("VmHWM") - before, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    return found, resident("VmHWM") - before, heap.stop(), seconds
 
 
 def size(found: Any) -> int:
@@ -216,9 +255,10 @@ def row(case: Case) -> dict[str, Any]:
     n = 2 if case.vocab else 16
     work(small, one, n)[0]()  # what is loaded and probed once
     run, planned, cells = work(case, one, case.prompts)
-    found, peak, seconds = measured(run)
+    found, peak, in_use, seconds = measured(run)
     known = {key: value for key, value in asdict(case).items() if key in ("prompts", "tokens", "vocab")}
-    numbers = {"cells": cells, "planned": planned, "measured": peak, "result": size(found), "seconds": seconds}
+    numbers = {"cells": cells, "planned": planned, "measured": peak, "in use": in_use, "result": size(found)}
+    numbers["seconds"] = seconds
     return {"case": case.said, **known, **numbers}
 
 
@@ -230,8 +270,8 @@ def _small(case: Case) -> dict[str, Any]:
             **({"positions": 0} if isinstance(case.what.get("positions"), list) else {})}  # fmt: skip
 
 
-HEADER = """| case | cells | prompts x tokens | vocabulary | planned | measured | of it result | s |
-|---|--:|--:|--:|--:|--:|--:|--:|"""
+HEADER = """| case | cells | prompts x tokens | vocabulary | planned | measured | in use | of it result | s |
+|---|--:|--:|--:|--:|--:|--:|--:|--:|"""
 
 
 def line(r: dict[str, Any]) -> str:
@@ -242,7 +282,7 @@ def line(r: dict[str, Any]) -> str:
     cells = "" if r["cells"] is None else f"{r['cells']:,}"
     return (
         f"| {r['case']} | {cells} | {where} | {r['vocab'] or 'pocket'} | {mega(r['planned'])} | {mega(r['measured'])} "
-        f"| {mega(r['result'])} | {r['seconds']:.1f} |"
+        f"| {mega(r.get('in use'))} | {mega(r['result'])} | {r['seconds']:.1f} |"
     )
 
 

@@ -56,6 +56,21 @@ def test_every_number_of_the_lens(name: str) -> None:
     assert (got["next_token_id"][:, -1] == -1).all()
 
 
+def test_tokens_of_each_prompts_own_are_followed_under_a_name() -> None:
+    model, ids = measured("gpt2"), token_ids(3, 7)
+    trace = model.trace(cutaway.Prompts(ids=ids, answers=[5, 17, 8], foils=[9, 9, 3]))
+    own = {"answer": trace.prompts.answers, "foil": trace.prompts.foils}
+    got, log_p = cutaway.lens(trace, of=own), plain_lens(model, "gpt2", ids).log_softmax(-1)
+    assert got["of"].values.tolist() == ["answer", "foil"] and got["of_id"].dims == ("prompt", "of")
+    for i, pair in enumerate(([5, 9], [17, 9], [8, 3])):
+        assert got["of_id"][i].values.tolist() == pair
+        assert got["of_token"][i].values.tolist() == [model.token_text(t) for t in pair]
+        assert np.allclose(got["of_log_probability"].isel(prompt=i).transpose("layer", "position", "of"),
+                           log_p[:, i][..., pair], atol=1e-4)  # fmt: skip
+    with pytest.raises(cutaway.BadInput, match=r"of='answer' has 2 tokens, and there are 3 prompts"):
+        cutaway.lens(trace, of={"answer": [5, 17]})
+
+
 @pytest.mark.parametrize("name", ["gpt2", "gemma2", "llama", "gpt_neox"])
 def test_the_last_row_is_the_models_own_output(name: str) -> None:
     model, ids = measured(name), token_ids(2, 7)

@@ -16,6 +16,7 @@ import xarray as xr
 import cutaway
 import faults
 from cutaway.cli import run
+from cutaway.parts import at_once
 from cutaway.resume import parts
 from cutaway.resume.keeping import keep_sweeps
 from cutaway.resume.packed import pack, unpack
@@ -105,22 +106,15 @@ def test_another_part_is_refused_by_name(tmp_path: Path) -> None:
         made(tmp_path, [])
 
 
-STUDY = [
-    "study",
-    "attribution",
-    "-p",
-    "The capital of Poland is",
-    "--answer",
-    " Warsaw",
-    "--foil",
-    " Berlin",
-    "--quiet",
-]
+COUNTRIES = ("Poland", "France", "Italy", "Spain", "Greece", "Norway")
+ASKED = [word for country in COUNTRIES for word in ("-p", f"The capital of {country} is")]
+STUDY = ["study", "attribution", *ASKED, "--answer", " Warsaw", "--foil", " Berlin", "--quiet"]
 
 
 def test_a_study_killed_outside_of_sweeps_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real process, killed in its fifth part; it has no sweep at all."""
+    """A real process, killed in its fifth part, of one prompt each; it has no sweep at all."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(at_once, "__defaults__", (8,))
     assert run([*STUDY, "-o", "whole"]) == 0
     packed: list[int] = []
 
@@ -142,6 +136,6 @@ def test_a_study_killed_outside_of_sweeps_goes_on(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(parts, "pack", counted)
     assert run(["resume", "part"]) == 0
     (one, _), (two, _) = open_result("whole"), open_result("part")
-    assert len(packed) == len(one) - 4 >= 4 and one.keys() == two.keys()
+    assert len(packed) == len(COUNTRIES) + 1 - 4 and one.keys() == two.keys()
     for name, array in one.items():
         assert array.drop_attrs().identical(two[name].drop_attrs()), name

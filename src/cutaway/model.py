@@ -257,18 +257,14 @@ class Model(Weights):
 
     def _traced(self, prompts: Prompts, edits: Any) -> Callable[[list[int] | None, Sequence[str], int], Trace]:
         """What traces some of the prompts (None: all), as wide as all of them, with the edits made."""
-        tap, sources = None, 0
         if edits is not None:
             # a convenience that reaches down: edits know models, not the other way round
-            from .engine.gridding import single_edit
+            from .engine.gridding import edited_traces
 
-            tap, sources = single_edit(self, prompts, edits)
+            return edited_traces(self, prompts, edits)
 
         def trace(some: list[int] | None, sites: Sequence[str], limit: int) -> Trace:
-            if some is None:
-                return Trace(self, prompts, sites, tap, limit, sources)
-            of_some = None if tap is None else lambda chosen: tap([some[i] for i in chosen])
-            return Trace(self, prompts.padded(some), sites, of_some, limit, sources)
+            return Trace(self, prompts if some is None else prompts.padded(some), sites, None, limit)
 
         return trace
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -43,7 +43,16 @@ class Distance:
 
     def add(self, a: Tensor, b: Tensor) -> None:
         a, b = a.detach().to("cpu", torch.float64), b.detach().to("cpu", torch.float64)
-        self._off, self._size = math.hypot(self._off, norm_of(a - b)), math.hypot(self._size, norm_of(b))
+        self.join((norm_of(a - b), norm_of(b)))
+
+    @property
+    def lengths(self) -> tuple[float, float]:
+        """|a - b| and |b| over everything added."""
+        return self._off, self._size
+
+    def join(self, lengths: Sequence[float]) -> None:
+        """Add what another one measured."""
+        self._off, self._size = math.hypot(self._off, lengths[0]), math.hypot(self._size, lengths[1])
 
     @property
     def relative(self) -> float:

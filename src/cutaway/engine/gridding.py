@@ -30,7 +30,7 @@ from ..results import prompt_coords, run_card
 from ..resume.keeping import next_folder
 from ..resume.manifest import manifest
 from ..resume.shards import opened
-from ..trace import LIMIT
+from ..trace import LIMIT, Trace
 from ..wording import memory
 from .editing import EditTap, Task, whole_rows
 from .engines import chosen_engine
@@ -295,6 +295,23 @@ def single_edit(model: Model, prompts: Prompts, edits: Any) -> tuple[Callable[[S
         return EditTap([Task(0, change) for change in cell], whole_rows(1, len(some), width), runs)
 
     return tap, len(unique(s for change in cell for s in change.operation.sources))
+
+
+def edited_traces(model: Model, prompts: Prompts, edits: Any) -> Callable[..., Trace]:
+    """What traces some of the prompts (None: all), as wide as all of them, with one cell's edits made:
+    `(some, sites=(), limit=LIMIT) -> Trace`. What the edit rests on beside these prompts, such as a mean, is made once.
+
+    Raises:
+        BadInput: the edits are a grid of several cells.
+    """
+    tap, sources = single_edit(model, prompts, edits)
+
+    def trace(some: list[int] | None, sites: Sequence[str] = (), limit: int = LIMIT) -> Trace:
+        if some is None:
+            return Trace(model, prompts, sites, tap, limit, sources)
+        return Trace(model, prompts.padded(some), sites, lambda chosen: tap([some[i] for i in chosen]), limit, sources)
+
+    return trace
 
 
 # -- results ------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from .contributions import contribution_table, contributions, largest, place_of,
 from .effects import effect_grid, share_unit
 from .energy import effective, energy_tables
 from .ladder import draws_figure, ladder_table
-from .lens import lens_drawing, lens_figure, lens_table
+from .lens import followed_tokens, lens_drawing, lens_figure, lens_table
 from .tokens import next_token_table
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "effect_grid",
     "effective",
     "energy_tables",
+    "followed_tokens",
     "ladder_table",
     "largest",
     "lens_drawing",

@@ -26,9 +26,9 @@ def readings(lens: xr.Dataset, prompt: int) -> Readings:
         for row in zip(tokens, chances, strict=True)
     ]
     followed = {}
-    for k in range(one.sizes.get("of", 0)):
+    for k, token in enumerate(followed_tokens(one)):
         mine = one.isel(of=k)
-        followed[str(one["of"].values[k])] = (mine["of_probability"].values[:, at], mine["of_rank"].values[:, at])
+        followed[token] = (mine["of_probability"].values[:, at], mine["of_rank"].values[:, at])
     return Readings(
         [str(one["input_token"].values[p]) for p in at],
         [int(layer) for layer in one["layer"].values],
@@ -40,6 +40,13 @@ def readings(lens: xr.Dataset, prompt: int) -> Readings:
         np.asarray(grid["next_token_probability"], float),
         followed,
     )
+
+
+def followed_tokens(one: xr.Dataset) -> list[str]:
+    """Texts of the tokens that one prompt's lens follows."""
+    if "of" not in one:
+        return []
+    return [str(t) for t in one["of_token" if "of_token" in one.coords else "of"].values]
 
 
 def lens_figure(lens: xr.Dataset, prompt: int, code: str = "") -> Picture:

@@ -8,7 +8,7 @@ direct contributions of the layers between. lens_l = cumulative_l * s(x_L) / s(x
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -27,30 +27,39 @@ from .direction import read_direction
 
 
 @torch.no_grad()
-def lens(trace: Trace, top: int = 5, of: Sequence[Token] | None = None, site: str = "resid_post") -> xr.Dataset:
+def lens(
+    trace: Trace,
+    top: int = 5,
+    of: Sequence[Token] | Mapping[str, Sequence[Token] | Tensor] | None = None,
+    site: str = "resid_post",
+) -> xr.Dataset:
     """What every layer would predict at every position, with its own norm statistics.
 
     Args:
         trace: a run.
         top: how many tokens a cell lists.
-        of: tokens (text or id) whose rank, probability and logit are given in every cell.
+        of: tokens (text or id) whose rank, probability and logit are given in every cell; or name -> a token a prompt,
+            for tokens of each prompt's own: `{"answer": t.prompts.answers}`.
         site: where the stream is read: `resid_post` (default), `resid_mid` or `resid_pre`.
 
     Returns:
         Dataset over prompt, layer, position, rank: `token_id`, `token`, `logit`, `probability`; over prompt, layer,
         position: `entropy` and `kl` (from the model's output to the cell, nats), `next_token_rank` and
         `next_token_probability` (of the token that follows in the prompt); over prompt, position: `next_token`,
-        `next_token_id` (-1 at the last); with `of`: `of_rank`, `of_probability`, `of_log_probability`, `of_logit`.
+        `next_token_id` (-1 at the last); with `of`: `of_rank`, `of_probability`, `of_log_probability`, `of_logit`, and
+        as coordinates `of`, the tokens or the names, `of_id`, and with names `of_token`, over prompt too.
         Ranks count from 0. Padding is NaN, -1 or empty. With `resid_post` the last layer is the model's own output.
 
     Raises:
+        BadInput: no such site; a name with other than one token a prompt.
         Refused: the model has something other than one norm before its unembedding.
     """
     if site not in ("resid_pre", "resid_mid", "resid_post"):
         raise BadInput(f"The lens reads the residual stream (resid_pre, resid_mid, resid_post), not {site!r}.")
     model, prompts = trace.model, trace.prompts
     model.certificate.require("The lens", ANALYSES["lens"])
-    ids = [model.token_id(t) for t in of or []]
+    kinds = list(of) if isinstance(of, Mapping) else None
+    ids = _asked(trace, of)
     n_layers, (n, length) = model.n_layers, prompts.ids.shape
     cells = (n, n_layers, length)
     top = min(top, model.vocab_size)
@@ -65,9 +74,9 @@ def lens(trace: Trace, top: int = 5, of: Sequence[Token] | None = None, site: st
         "kl": np.full(cells, np.nan),
         "next_token_rank": np.full(cells, -1),
         "next_token_probability": np.full(cells, np.nan),
-        "of_rank": np.full((*cells, len(ids)), -1),
-        "of_logit": np.full((*cells, len(ids)), np.nan),
-        "of_log_probability": np.full((*cells, len(ids)), np.nan),
+        "of_rank": np.full((*cells, ids.shape[1]), -1),
+        "of_logit": np.full((*cells, ids.shape[1]), np.nan),
+        "of_log_probability": np.full((*cells, ids.shape[1]), np.nan),
     }
     streams = [trace.block(layer, [site])[site] for layer in range(n_layers)]
     final = trace.block(n_layers - 1, ["resid_post"])["resid_post"]
@@ -89,11 +98,24 @@ def lens(trace: Trace, top: int = 5, of: Sequence[Token] | None = None, site: st
             rank, _, own = _of(logits, log_p, nxt.clamp_min(0)[:, None].to(logits.device))
             filled["next_token_rank"][here] = torch.where(nxt >= 0, rank[:, 0].cpu(), -1)
             filled["next_token_probability"][here] = torch.where(nxt >= 0, own[:, 0].exp().cpu(), torch.nan)
-            if ids:
-                rank, logit, own = _of(logits, log_p, torch.tensor(ids, device=logits.device).expand(len(p), -1))
+            if ids.shape[1]:
+                rank, logit, own = _of(logits, log_p, ids[p].to(logits.device))
                 filled["of_rank"][here], filled["of_logit"][here] = rank.cpu(), logit.cpu()
                 filled["of_log_probability"][here] = own.cpu()
-    return _dataset(trace, filled, following, ids, site)
+    return _dataset(trace, filled, following, ids, kinds, site)
+
+
+def _asked(trace: Trace, of: Sequence[Token] | Mapping[str, Sequence[Token] | Tensor] | None) -> Tensor:  # [prompt, of]
+    """Ids of the tokens that are followed."""
+    model, n = trace.model, len(trace.prompts)
+    if not isinstance(of, Mapping):
+        return torch.tensor([model.token_id(t) for t in of or []], dtype=torch.long).expand(n, -1)
+    columns = [column.tolist() if isinstance(column, Tensor) else list(column) for column in of.values()]
+    for name, column in zip(of, columns, strict=True):
+        if len(column) != n:
+            raise BadInput(f"of={name!r} has {len(column)} tokens, and there are {n} prompts: give one a prompt.")
+    ids = [[model.token_id(t) for t in row] for row in zip(*columns, strict=True)]
+    return torch.tensor(ids, dtype=torch.long).reshape(n, len(of))
 
 
 def _chunks(mask: Tensor, vocab: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -115,7 +137,9 @@ def _of(logits: Tensor, log_p: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Ten
     return rank, logit, log_p.gather(1, ids)
 
 
-def _dataset(trace: Trace, filled: dict[str, np.ndarray], following: Tensor, ids: list[int], site: str) -> xr.Dataset:
+def _dataset(
+    trace: Trace, filled: dict[str, np.ndarray], following: Tensor, ids: Tensor, kinds: list[str] | None, site: str
+) -> xr.Dataset:
     model, prompts = trace.model, trace.prompts
     cell = ("prompt", "layer", "position")
     unique = np.unique(filled["token_id"])
@@ -137,11 +161,14 @@ def _dataset(trace: Trace, filled: dict[str, np.ndarray], following: Tensor, ids
         "position": np.arange(prompts.n_positions),
         "input_token": (("prompt", "position"), token_grid(prompts)),
     }
-    if ids:
+    if ids.shape[1]:
         data |= {key: ((*cell, "of"), filled[key]) for key in ("of_rank", "of_logit", "of_log_probability")}
         data["of_probability"] = ((*cell, "of"), np.exp(filled["of_log_probability"]))
-        coords["of"] = token_texts(model.tokenizer, ids)
-        coords["of_id"] = ("of", ids)
+        if kinds is None:
+            coords |= {"of": token_texts(model.tokenizer, ids[0].tolist()), "of_id": ("of", ids[0].tolist())}
+        else:
+            texts = [token_texts(model.tokenizer, row) for row in ids.tolist()]
+            coords |= {"of": kinds, "of_id": (("prompt", "of"), ids.numpy()), "of_token": (("prompt", "of"), texts)}
     card = run_card(model, prompts, readout="logit lens", site=site, norm="each layer's own statistics", units="nats")
     return xr.Dataset(data, coords=coords, attrs=card)
 

@@ -13,6 +13,7 @@ from ..figures import (
     bos_table,
     contribution_table,
     contributions,
+    followed_tokens,
     lens_figure,
     next_token_table,
     split_terms,
@@ -161,16 +162,14 @@ def _depth(study: Study, i: int) -> Section:
         _lines(chances, ticks, "Probability by the logit lens, at the last position", "probability",
                "Probability after each layer, by the logit lens.", (0.0, 1.0))
     )  # fmt: skip
-    of = [str(t) for t in arrays["lens"]["of"].values] if "of" in arrays["lens"] else []
-    parts.insert(
-        0, lens_figure(arrays["lens"], i, _code(study, i, f"cutaway.show(cutaway.lens(t, top=10, of={of!r}))"))
-    )
+    code = _code(study, i, f"cutaway.show(cutaway.lens(t, top=10, of={followed_tokens(lens)!r}))")
+    parts.insert(0, lens_figure(arrays["lens"], i, code))
     return Section("Layer by layer", parts=parts)
 
 
 def _followed(lens: xr.Dataset, token: str, position: int, what: str) -> list[float]:
     """A followed token's value in every layer at one position."""
-    index = [str(name) for name in lens["of"].values].index(token)
+    index = followed_tokens(lens).index(token)
     return [float(v) for v in lens[what].isel(position=position, of=index).values]
 
 

@@ -13,10 +13,14 @@ import xarray as xr
 
 from ...edits.cells import Edits
 from ...edits.making import ablate, patch
+from ...engine.gridding import edited_traces
 from ...errors import Refused
 from ...ledger import additivity, of_traces
 from ...model import Model
+from ...parts import at_once, in_parts
 from ...prompts import Prompts
+from ...readout.attribution import attribute
+from ...results import joined
 from ...resume.parts import Parts
 from ...stats import max_t, mean_interval
 from ...tasks.ioi import ROLES
@@ -208,15 +212,22 @@ def ablations(model: Model, task: Task, heads: Sequence[Head], level: float) -> 
 def _ledgers(
     model: Model, task: Task, heads: Sequence[Head], single: dict[tuple[str, str], Edits], level: float
 ) -> xr.Dataset:
+    """The base run of a part of the prompts and its attribution are made once, for all ablations of that part."""
     clean, families = task.clean, task.clean.families
+    cells = [(method, head) for method in METHODS for head in heads]
+    edited = [edited_traces(model, clean, single[method, name_of(head)]) for method, head in cells]
 
-    def one(method: str, head: Head) -> xr.Dataset:
-        def entries(after: Trace) -> xr.Dataset:
-            return of_traces(model.trace(after.prompts), after, "z", head[0])
+    def part(some: list[int]) -> list[xr.Dataset]:
+        before = model.trace(clean.padded(some))
+        terms = attribute(before, by="head", toward="contrast")
+        return [
+            of_traces(before, trace(some), "z", head[0], base_terms=terms)
+            for (_, head), trace in zip(cells, edited, strict=True)
+        ]
 
-        return model.over(clean, entries, edits=single[method, name_of(head)])  # type: ignore[no-any-return]
-
-    tables = [[one(method, head) for head in heads] for method in METHODS]
+    parts = [made for _, made in in_parts(len(clean), at_once(clean), part)]
+    every = [joined(model, clean, list(column)) for column in zip(*parts, strict=True)]
+    tables = [every[i * len(heads) : (i + 1) * len(heads)] for i in range(len(METHODS))]
     value = np.stack([np.stack([np.stack([t[p].values for p in PARTS], -1) for t in row], 1) for row in tables], 1)
     interval = mean_interval(value, families, level=level)
     tests = [max_t(value[..., i], families).p_corrected for i in range(len(PARTS))]
