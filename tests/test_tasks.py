@@ -208,7 +208,7 @@ def test_a_sweep_of_the_command_line_is_scored_by_the_tasks_own_metric():
     years = model.tokenizer.convert_tokens_to_ids([f"{n:02d}" for n in range(100)])
     for i, tokens in enumerate(task.clean.tokens):
         year = int(tokens[int(task.clean.roles["YEAR"][i])])
-        p = model.hf(base[[i]].ids).logits[0, -1].double().softmax(-1)[years]
+        p = model.hf(base[[i]].ids).logits[0, -1].detach().double().softmax(-1)[years]
         assert float(found["base"][i]) == pytest.approx(float(p[year + 1 :].sum() - p[: year + 1].sum()), abs=1e-6)
     assert "metric=task.metric" in patching.python_of(model, task, given)
 
