@@ -112,7 +112,7 @@ CASES = [
     Case("study ioi", 2000, 0, 0),
     Case("lens", 10_000, 16),
     Case("study attribution", 3000, 0, 0),
-    Case("study rotation", 3000, 0, 0),
+    Case("study rotation", 1400, 0, 0),
     Case("study subspace", 1000, 0, 0),
 ]
 

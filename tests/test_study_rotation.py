@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from scipy import optimize
 from scipy import stats as sps
 
 import cutaway
@@ -22,7 +23,7 @@ from cutaway.cli import run as command
 from cutaway.errors import BadInput
 from cutaway.report.shared import study_page
 from cutaway.saving import open_result, save_result
-from cutaway.studies.rotation import Settings, run
+from cutaway.studies.rotation import Settings, assigning, matching, run
 from cutaway.studies.rotation.comparing import by_type, compare, over_words
 from cutaway.studies.rotation.findings import layers, sides
 from cutaway.studies.rotation.matching import families_of, matched, occurrences
@@ -164,6 +165,39 @@ def test_the_assignment_is_the_best_of_all():
 
     best = min(sum(cost(i, 5 + j) for i, j in enumerate(p)) for p in permutations(range(6), 5))
     assert sum(abs(c.octaves) for c in pairs) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("kind", ["equal", "different", "few allowed", "after a target"])
+def test_an_assignment_row_by_row_is_that_of_scipy(kind: str):
+    """Equal costs too: the choice among them decides which sentences are compared."""
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        n = int(rng.integers(1, 14))
+        costs = rng.random((n, n + int(rng.integers(0, 10))))
+        if kind != "different":
+            costs = costs.round(1) if kind == "few allowed" else (3 * costs).round()
+        if kind == "few allowed":
+            costs[rng.random(costs.shape) < 0.7] = 1e9
+        if kind == "after a target":
+            costs[rng.random(costs.shape) < 0.3] += 1e4
+        want = optimize.linear_sum_assignment(costs)[1]
+        assert assigning._by_rows(lambda i, costs=costs: costs[i], *costs.shape).tolist() == want.tolist()
+
+
+def test_controls_are_the_same_where_not_all_pairs_are_held(monkeypatch: pytest.MonkeyPatch):
+    given = own()
+    found, table = occurrences(given), counted(given.prompts)
+    pairs, most, assigned = matched(given, found, table, 3.0), [], assigning.assigned
+
+    def watched(row, *sizes):
+        return assigned(lambda i: most.append(row(i).size) or row(i), *sizes)
+
+    monkeypatch.setattr(assigning, "PAIRS", len(found) * len(given) - 1)
+    monkeypatch.setattr(optimize, "linear_sum_assignment", None)
+    monkeypatch.setattr(
+        matching, "assigned", lambda row, *n: assigned(lambda i: most.append(row(i).size) or row(i), *n)
+    )
+    assert matched(given, found, table, 3.0) == pairs and max(most) == len(given)
 
 
 def test_a_caliper_leaves_targets_without_a_control_and_the_study_says_so():

@@ -1,19 +1,21 @@
 """What is measured and what it is compared with: one occurrence a causal prefix, and a control for each.
 
 A control is another token at the same position of another sentence, of a word that is about as frequent. Each sentence
-gives at most one control, chosen so that the frequencies differ least over all pairs together (the assignment problem,
-`scipy.optimize.linear_sum_assignment`).
+gives at most one control, chosen so that the frequencies differ least over all pairs together (the assignment problem).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import log2
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...tasks.sentences import Sentences, joined, word
+from .assigning import Array, assigned
 
 NEVER, AFTER = 1e9, 1e4  # costs, in octaves: no control at all; one whose state may hold a target's
 
@@ -75,36 +77,65 @@ def matched(
         caliper: largest difference of frequency, in octaves (factors of two).
         special: ids that are no words.
     """
-    targets = {word(given.token(o.sentence, o.position)) for o in found}
-    size = np.full((len(found), len(given)), NEVER)
-    octaves = np.zeros_like(size)
-    group = {o.sentence: o.family for o in found}
-    holders = {given.prefix(o.sentence, o.position): o.family for o in found}
-    for j, at in enumerate(given.targets):  # sentences whose target is a repetition of another's
-        if at is not None:
-            group[j] = holders[given.prefix(j, at)]
-    for i, one in enumerate(found):
-        own = frequency(frequencies, given.token(one.sentence, one.position))
-        for j in range(len(given)):
-            if group.get(j) == one.family or one.position >= int(given.prompts.lengths[j]):
-                continue
-            token = given.token(j, one.position)
-            if not any(c.isalnum() for c in token) or word(token) in targets:
-                continue
-            if int(given.prompts.ids[j, one.position]) in special:
-                continue
-            octaves[i, j] = log2(frequency(frequencies, token) / own)
-            if abs(octaves[i, j]) <= caliper:
-                size[i, j] = abs(octaves[i, j]) + AFTER * _after(given, j, one.position)
-    from scipy.optimize import linear_sum_assignment
-
-    rows, columns = linear_sum_assignment(size)
+    costs = _Costs(given, found, frequencies, caliper, special)
     chosen: list[Control | None] = [None] * len(found)
-    for i, j in zip(rows.tolist(), columns.tolist(), strict=True):
-        if size[i, j] < NEVER:
+    for i, j in enumerate(assigned(costs.row, len(found), len(given)).tolist()):
+        if costs.row(i)[j] < NEVER:
             at = found[i].position
-            chosen[i] = Control(j, at, float(octaves[i, j]), _after(given, j, at))
+            chosen[i] = Control(j, at, costs.octaves(i, j), _after(given, j, at))
     return chosen
+
+
+class _Costs:
+    """What it costs to compare an occurrence with a sentence; a row of it is made when it is asked for."""
+
+    def __init__(
+        self,
+        given: Sentences,
+        found: Sequence[Occurrence],
+        frequencies: Mapping[str, float],
+        caliper: float,
+        special: frozenset[int],
+    ) -> None:
+        self.given, self.found, self.table = given, found, frequencies
+        self.caliper, self.special = caliper, special
+        self.targets = {word(given.token(o.sentence, o.position)) for o in found}
+        self.family = np.full(len(given), -1)  # of the sentences whose target is an occurrence or a repetition of one
+        holders = {given.prefix(o.sentence, o.position): o.family for o in found}
+        for j, at in enumerate(given.targets):
+            if at is not None:
+                self.family[j] = holders[given.prefix(j, at)]
+        self._offered = lru_cache(16)(self._tokens_at)
+        self._costs = lru_cache(64)(self._cost)
+
+    def own(self, i: int) -> float:
+        one = self.found[i]
+        return frequency(self.table, self.given.token(one.sentence, one.position))
+
+    def octaves(self, i: int, j: int) -> float:
+        return log2(frequency(self.table, self.given.token(j, self.found[i].position)) / self.own(i))
+
+    def row(self, i: int) -> Array:  # [sentence]
+        one = self.found[i]
+        return np.where(self.family == one.family, NEVER, self._costs(one.position, self.own(i)))
+
+    def _cost(self, position: int, own: float) -> Array:
+        """At a position, against a word of some frequency."""
+        offered, after = self._offered(position)
+        different, which = np.unique(offered, return_inverse=True)  # few, of many sentences
+        away = np.array([abs(log2(f / own)) if f else np.inf for f in different.tolist()])[which]
+        return np.where(away <= self.caliper, away + AFTER * after, NEVER)
+
+    def _tokens_at(self, position: int) -> tuple[Array, NDArray[np.bool_]]:
+        """Of each sentence: its token's frequency, 0 where it offers none; whether the state may hold a target's."""
+        offered, given = np.zeros(len(self.given)), self.given
+        for j in np.flatnonzero(given.prompts.lengths.numpy() > position).tolist():
+            token = given.token(j, position)
+            if not any(c.isalnum() for c in token) or word(token) in self.targets:
+                continue
+            if int(given.prompts.ids[j, position]) not in self.special:
+                offered[j] = frequency(self.table, token)
+        return offered, np.array([_after(given, j, position) for j in range(len(given))])
 
 
 def _after(given: Sentences, sentence: int, position: int) -> bool:
