@@ -345,9 +345,9 @@ def test_what_the_first_edit_waits_for_is_measured_while_nobody_asks(monkeypatch
     begun, given_up = threading.Event(), threading.Event()
     real = Subject.prepare
 
-    def prepare(subject: Subject) -> None:
+    def prepare(subject: Subject, *tell: Any) -> None:
         if subject.model is not fresh or begun.is_set():  # other tests' workers prepare theirs meanwhile
-            return real(subject)
+            return real(subject, *tell)
         begun.set()
         try:
             while True:
@@ -571,6 +571,28 @@ def test_an_edit_is_told_before_its_control_is_drawn(subject: Subject) -> None:
     for name, draws in whole.facts["control"].items():
         large = sum(abs(d) >= abs(whole.facts["effect"]["logit_diff"]) for d in draws["logit_diff"])
         assert whole.facts["p"][name] == (large + 1) / 21
+
+
+def test_it_is_said_once_that_edits_are_measured_first_and_not_before_a_place_that_is_none() -> None:
+    notes: list[str] = []
+
+    class Noting(Teller):
+        def note(self, words: str) -> None:
+            assert not notes and getattr(fresh, "_engine", None) is None
+            notes.append(words)
+
+    fresh = wordy.model()
+    one = Subject(fresh, "w")
+    question = {"kind": "edit", "text": "w1|w2|w3", "edit": "zero"}
+    with pytest.raises(BadInput, match="layer 77"):
+        answered(one, parse({**question, "place": "L77.resid_pre@0"}), Noting())
+    assert notes == []
+    for place in ("L0.resid_pre@0", "L1.mlp_out@1"):
+        answered(one, parse({**question, "place": place}), Noting())
+    assert len(notes) == 1 and "once" in notes[0]
+    web = client(Worker(wordy.model, "w"))
+    got = events(web.post("/api/ask", json={**question, "place": "L0.resid_pre@0"}).text)
+    assert [data for name, data in got if name == "note"] == [{"words": notes[0]}] and got[-1][0] == "answer"
 
 
 def test_the_base_of_an_edit_is_recorded_once_and_its_numbers_stay(monkeypatch: pytest.MonkeyPatch) -> None:

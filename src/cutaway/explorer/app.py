@@ -137,7 +137,7 @@ def _stream(worker: Worker, questions: list[Any], whole: bool) -> Response:
             while True:
                 event, data = await events.get()
                 yield _event(event, data)
-                if event not in ("progress", "early"):
+                if event not in ("progress", "note", "early"):
                     return
         finally:
             job.gone.set()

@@ -43,6 +43,8 @@ def edited(subject: Subject, question: Question, tell: Teller) -> Answer:
     source = subject.prompts(question.other, answer, foil) if question.other else None
     where = where_of(question, base)
     edit, line, named = edit_of(subject, question, trace, source, where)
+    edit.compile(model, base)  # what does not fit is said before anything is measured
+    subject.prepare(tell)
     with reusing(subject.last):  # the sweep comes first: it records most of the base
         found = sweeps(model, base, {"": edit}, list(METRICS), Teller())[""]
         after_trace = model.trace(base, edits=edit)

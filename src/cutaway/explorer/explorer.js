@@ -37,6 +37,7 @@ function told(what, unit = "cells") {
       if (waitsFor) watch();
       return;
     }
+    if (event === "note") { say(data.words); return; }
     const { done, total } = data;
     $("progress").hidden = false;
     if (done === 0) $("progress").removeAttribute("value"); else $("progress").value = done / Math.max(1, total);

@@ -111,6 +111,7 @@ def grid(subject: Subject, question: Question, tell: Teller) -> Answer:
         raise BadInput(
             f"The grid has {cells} cells; at most {CELLS} are run here. Shorten the prompts, or use cutaway patch."
         )
+    subject.prepare(tell)
     words = other_words(model, corrupt, clean, GRID_DRAWS)
     edits = {"patch": patch(site, clean), **({"control": patched_from(site, words)} if words else {})}
     runs = sweeps(model, corrupt, edits, "logit_diff", tell)

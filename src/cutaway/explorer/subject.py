@@ -11,6 +11,7 @@ from ..errors import BadInput, Refused
 from ..tokens import read_token, shown
 from .limits import RECORDED, TOKENS, TYPED
 from .question import Question
+from .telling import Teller
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -38,14 +39,23 @@ class Subject:
         self._runs: OrderedDict[str, Trace] = OrderedDict()
         self._lenses: OrderedDict[tuple[str, Token, Token], Any] = OrderedDict()
         self._viewed: tuple[str, ...] | None = None
+        self._prepared = False
         self.last = LastBase()  # of the sweeps behind an answer
 
-    def prepare(self) -> None:
-        """Measure what the first edit would wait for: which way sweeps run on this model, and its weights' hash."""
+    def prepare(self, tell: Teller | None = None) -> None:
+        """Measure what the first edit would wait for: which way sweeps run on this model, and its weights' hash. Once.
+
+        `tell` hears of it where there is something to measure.
+        """
+        if self._prepared:
+            return
+        if tell is not None:
+            tell.note("Measuring how edits run on this model, once …")
         from ..engine.paths import engine
 
         engine(self.model)
         _ = self.model.fingerprint
+        self._prepared = True
 
     def token(self, typed: str) -> Token:
         """The token that a person means: `#11` by its id, else as typed, or with the space before it that most have.

@@ -11,6 +11,9 @@ class Teller:
     def __call__(self, done: int, total: int) -> None:
         """So many cells of so many are done."""
 
+    def note(self, words: str) -> None:
+        """What is done meanwhile, where that is more than answering."""
+
     def early(self, answer: Answer) -> None:
         """The answer without what takes longer; the whole one follows."""
 

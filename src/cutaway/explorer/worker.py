@@ -21,7 +21,7 @@ from .subject import Subject
 from .telling import Cancelled, Teller
 
 Listener = Callable[[str, dict[str, Any]], None]
-"""Called with an event's name and data: `progress` and `early`, then one of `answer`, `error`, `cancelled`."""
+"""Called with an event's name and data: `progress`, `note` and `early`, then one of `answer`, `error`, `cancelled`."""
 KEPT = 64
 GIVEN_UP = 8 * WAITING
 """Questions, given-up ones included, of which the worker has not heard yet."""
@@ -45,6 +45,10 @@ class Job(Teller):
         if self.gone.is_set():
             raise Cancelled
         self.listen("progress", {"done": done, "total": total})
+
+    def note(self, words: str) -> None:
+        """Say what is done meanwhile."""
+        self.listen("note", {"words": words})
 
     def early(self, answer: Answer) -> None:
         """Show what is there already; of a report nothing."""
