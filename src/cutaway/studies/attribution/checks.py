@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,9 +19,10 @@ from ...anatomy.compare import Distance, tolerance
 from ...calls import Enough
 from ...hooks import Hooks, hidden
 from ...model import Model
-from ...parts import at_once, in_parts, logits_at_once
+from ...parts import at_once, in_parts
 from ...prompts import Prompts
 from ...trace import Trace
+from ..own_logits import last_logits
 from ..study import Check
 
 Measured = dict[str, Any]
@@ -124,7 +125,7 @@ def _own(trace: Trace) -> tuple[tuple[float, float], Tensor]:
     rows = norm(trace.rows("resid_post", model.n_layers - 1, prompts.at(-1)).double())
     weight, bias = unembedding.linear.weight.detach(), unembedding.bias
     apart, values = Distance(), []
-    for some, own in _last_logits(trace):
+    for some, own in last_logits(model, prompts):
         mine, columns = rows[some].to(weight.device), weight.split(8192, dim=1)  # of the vocabulary
         logits = torch.cat([mine @ c.double() for c in columns], dim=1)
         logits = unembedding.finish(logits if bias is None else logits + bias.detach().double()).cpu()
@@ -134,18 +135,6 @@ def _own(trace: Trace) -> tuple[tuple[float, float], Tensor]:
         answer = own.gather(1, prompts.answers[some, None])[:, 0]
         values.append(answer - (own.mean(-1) if foils is None else own.gather(1, foils[:, None])[:, 0]))
     return apart.lengths, torch.cat(values)
-
-
-def _last_logits(trace: Trace) -> Iterator[tuple[list[int], Tensor]]:
-    """Logits [prompt, vocab] at the last tokens by whole forward passes, a bounded number of logits at a time."""
-    model, prompts = trace.model, trace.prompts
-
-    def run(some: list[int]) -> Tensor:
-        part = prompts.part(some)
-        with steady(model.hf):
-            return model.forward(part)[torch.arange(len(part)), part.at(-1)]
-
-    return in_parts(len(prompts), logits_at_once(prompts.n_positions * model.vocab_size), run)
 
 
 # -- embedding -------------------------------------------------------------------------------------------------------
