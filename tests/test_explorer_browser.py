@@ -61,6 +61,8 @@ def url() -> Iterator[str]:
         yield address
 
 
+NARROW = """() => [...document.querySelectorAll("thead th, tbody th")]
+  .filter(c => c.checkVisibility() && c.innerText.trim().length > 2 && c.clientWidth < 26).map(c => c.innerText)"""
 CAPTIONS = """(width) => [...document.querySelectorAll(".scroll > table > caption")].filter((one) => {
     if (!one.checkVisibility({ contentVisibilityAuto: true })) return false;
     const frame = one.closest(".scroll");
@@ -119,6 +121,7 @@ def test_a_prompt_becomes_views_and_a_cell_a_change(browser: Browser, url: str, 
         assert found == [], "\n".join(found)
         shot(page, f"explorer-{theme}-{width}")
         assert page.evaluate(CAPTIONS, width) == [], "captions go out of sight where a table is scrolled sideways"
+        assert page.evaluate(NARROW) == [], "words that are broken letter by letter"
         quiet(seen, url)
 
 
