@@ -160,8 +160,10 @@ def test_fits_hold_one_part_and_equal_plain_sums(small: None) -> None:
 def test_a_metric_of_every_position_reads_some_at_a_time(small: None) -> None:
     model, prompts = measured("gpt2"), cutaway.Prompts(ids=token_ids(2, 9))
     edit = cutaway.ablate("mlp_out", layers=[0], positions=[0, 3])
-    engine(model)  # its probe is no part of the sweep
     with rows_through(model.hf.lm_head) as read:
+        model.look_again()
+        engine(model)  # neither is part of the sweep
+        read.clear()
         found = cutaway.sweep(model, prompts, edit, "next_token_kl")["value"]
     assert max(read) <= max(1, 300 // model.vocab_size)
     plain = model.hf(prompts.ids).logits.detach().double().log_softmax(-1)
@@ -202,16 +204,24 @@ class Scarce:
     """A module's forward that fits only so many tokens."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, module: nn.Module, most: int) -> None:
-        self.most, self.failed, forward = most, 0, module.forward
+        self.most, self.failed, self.plenty, forward = most, 0, False, module.forward
 
         def scarce(*args: object, **kwargs: object) -> object:
             x = next(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor))
-            if x.numel() // x.shape[-1] > self.most:
+            if not self.plenty and x.numel() // x.shape[-1] > self.most:
                 self.failed += 1
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return forward(*args, **kwargs)
 
         monkeypatch.setitem(vars(module), "forward", scarce)
+
+    def met(self, model: cutaway.Model) -> Scarce:
+        """Measured and probed while there is plenty, as a model is before its memory runs out."""
+        self.plenty = True
+        model.look_again()
+        engine(model)
+        self.plenty = False
+        return self
 
 
 TASKS: dict[str, Callable[[cutaway.Model, cutaway.Prompts], object]] = {
@@ -241,7 +251,7 @@ def test_out_of_memory_halves_the_part_and_goes_on(task: str, monkeypatch: pytes
     model = measured("gpt2")
     prompts = cutaway.Prompts(ids=token_ids(6, 9), answers=5, foils=8)
     want = np.asarray(TASKS[task](model, prompts))
-    scarce = Scarce(monkeypatch, model.hf.transformer.h[0], 30)
+    scarce = Scarce(monkeypatch, model.hf.transformer.h[0], 30).met(model)
     found = np.asarray(TASKS[task](model, prompts))
     assert scarce.failed
     assert np.allclose(found, want, atol=2e-5, equal_nan=True)
@@ -311,10 +321,12 @@ def test_a_grid_does_not_keep_its_arrays_once_a_layer() -> None:
 def test_a_sweep_whose_result_is_too_large_is_refused_before_anything_runs(metric: object) -> None:
     model, prompts = measured("gpt2"), cutaway.Prompts(ids=token_ids(6, 9), answers=5, foils=8)
     edits = cutaway.patch("z", turned(prompts))
-    engine(model)
-    plan = cutaway.sweep(model, prompts, edits, metric, dry_run=True)
     calls: list[int] = []
     handle = model.hf.transformer.h[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    model.look_again()
+    engine(model)
+    plan = cutaway.sweep(model, prompts, edits, metric, dry_run=True)
+    calls.clear()
     with pytest.raises(
         cutaway.BadInput, match=r"12 cells x 6 prompts would take about .* more than its limit of 1 kB\. "
     ):

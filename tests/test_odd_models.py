@@ -173,19 +173,10 @@ READERS: dict[str, Callable[[cutaway.Model], object]] = {
 def test_what_arises_behind_the_last_block_is_named(reader: str, weight: str, value: float) -> None:
     hf = build("llama", "sdpa")
     model = cutaway.Model(hf)
-    numbers = hf.get_parameter(weight).data.view(-1)  # behind PyTorch's back: what it counts is seen before any run
-    numbers[5 * (hf.get_parameter(weight).dim() * 40 - 39)] = value  # the row of token 5
+    with torch.no_grad():
+        hf.get_parameter(weight).view(-1)[5 * (hf.get_parameter(weight).dim() * 40 - 39)] = value  # the row of token 5
     kind, place = ("NaN", "final_norm|logits") if value != value else ("infinity", "logits")
     with pytest.raises(
         cutaway.BadInput, match=rf"Prompt 0 .*{kind} first appears in ({place})( at position \d)?\. .*{weight} \(1 of"
     ):
         READERS[reader](model)
-
-
-def test_weights_that_became_nan_are_named_before_anything_is_run() -> None:
-    hf = build("llama", "sdpa")
-    model = cutaway.Model(hf)
-    with torch.no_grad():
-        hf.lm_head.weight[5] = NAN
-    with pytest.raises(cutaway.Refused, match=r"altered since .*not finite: lm_head.weight \(40 of"):
-        model.trace(BASE)

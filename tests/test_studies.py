@@ -15,6 +15,7 @@ from torch import nn
 
 import cutaway
 import wordy
+from cutaway.altered import Seen
 from cutaway.cli import run as command
 from cutaway.errors import BadInput, NoRoom
 from cutaway.report.shared import study_page
@@ -162,6 +163,7 @@ def test_a_wrong_final_norm_is_noticed() -> None:
     assert norm is not None and norm.gain is not None
     wrong = dataclasses.replace(norm, gain=norm.gain * 1.01)
     model._measured = dataclasses.replace(model._measured, final_norm=wrong)
+    model._known = [(Seen(model.hf), model._measured)]
     found = failing(model)
     assert {"final norm", "norm applied once"} <= found
     assert set(SUMS) <= found
@@ -173,6 +175,7 @@ def test_a_wrong_factor_of_a_write_is_noticed() -> None:
     writes = tuple(dataclasses.replace(w, scale=1.01) if w.kind == "mlp" else w for w in block.writes)
     blocks = (model.anatomy.blocks[0], dataclasses.replace(block, writes=writes), *model.anatomy.blocks[2:])
     model._measured = dataclasses.replace(model._measured, blocks=blocks)
+    model._known = [(Seen(model.hf), model._measured)]
     found = failing(model)
     assert "residual sum, L1" in found and "residual sum, L0" not in found
     assert "sum by component" in found and "sum by layer" not in found
@@ -182,6 +185,7 @@ def test_a_wrong_embedding_factor_is_noticed() -> None:
     model = wordy.model()
     parts = tuple(dataclasses.replace(part, scale=1.01) for part in model.anatomy.embedding)
     model._measured = dataclasses.replace(model._measured, embedding=parts)
+    model._known = [(Seen(model.hf), model._measured)]
     assert "embedding" in failing(model)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .altered import Seen
-from .anatomy import Anatomy, Tail, device_of, input_device, measure, steady
+from .anatomy import Anatomy, NoNumbers, Tail, device_of, input_device, measure, not_finite_weights, steady
 from .certificate import Certificate
 from .errors import BadInput, Refused
 from .fingerprints import Fingerprints
@@ -94,8 +94,12 @@ class Model(Weights):
                 if same(seen, self.hf):
                     self._measured = anatomy
                     return anatomy
+        if not_finite_weights(self.hf):
+            return self._measured  # the run that follows says where its numbers end
         try:
             self._measured = measure(self.hf, self._n_heads)
+        except NoNumbers:
+            return self._measured
         except Refused as why:
             raise Refused(f"{self.name} was altered since it was opened (modules, weights or hooks). {why}") from why
         self._known = [*self._known, (Seen(self.hf), self._measured)][-2:]

@@ -14,7 +14,7 @@ from .parts import (
     Write,
 )
 from .placed import device_of, input_device, not_finite_weights, stored
-from .probe import measure, probe_ids, steady
+from .probe import NoNumbers, measure, probe_ids, steady
 from .tail import Tail
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Identity",
     "Linear",
     "Mlp",
+    "NoNumbers",
     "Norm",
     "Tail",
     "Unembedding",

@@ -69,6 +69,10 @@ def probe_ids(config: Any, vocab_size: int, batch: int = BATCH, length: int | No
     return ids
 
 
+class NoNumbers(Refused):
+    """The logits on ordinary tokens are not finite."""
+
+
 def measure(model: nn.Module, n_heads: int | None = None) -> Anatomy:
     """Find and certify the anatomy of a Hugging Face causal language model.
 
@@ -114,7 +118,7 @@ def measure(model: nn.Module, n_heads: int | None = None) -> Anatomy:
             raise Refused(_why_it_does_not_run(model, error)) from error
         if not bool(torch.isfinite(before).all()):
             weights = not_finite_weights(model)
-            raise Refused(
+            raise NoNumbers(
                 "The model's logits on ordinary tokens are not finite (NaN or infinity), so nothing it computes can be "
                 "trusted. "
                 + (
