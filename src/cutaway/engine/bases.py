@@ -13,18 +13,20 @@ from ..prompts import Prompts
 from .runs import Key, Run, inner
 
 if TYPE_CHECKING:
+    from ..anatomy import Anatomy
     from ..model import Model
 
 
 class LastBase:
-    """At most one base run: what a sweep holds anyway. The model's weights must stay as they are meanwhile."""
+    """At most one base run: what a sweep holds anyway. It is that of an anatomy, which is another where a model was
+    altered."""
 
     def __init__(self) -> None:
-        self._kept: tuple[Model, Prompts, Any, Run] | None = None
+        self._kept: tuple[Anatomy, Prompts, Any, Run] | None = None
 
     def keep(self, model: Model, prompts: Prompts, rules: Any, run: Run) -> None:
         """Have a run in the place of the one before; of one that ran beside others nothing, as it rounds otherwise."""
-        self._kept = (model, prompts, rules, run) if run.batch == len(prompts) else None
+        self._kept = (model.anatomy, prompts, rules, run) if run.batch == len(prompts) else None
 
     def find(
         self, model: Model, prompts: Prompts, wanted: Iterable[Key], rules: Any, answers: Iterable[int]
@@ -33,7 +35,7 @@ class LastBase:
 
         Its numbers are, bit for bit, those of recording the prompts again by themselves.
         """
-        if self._kept is None or self._kept[0] is not model:
+        if self._kept is None or self._kept[0] is not model.anatomy:
             return None
         _, known, by, run = self._kept
         same = torch.equal(known.ids, prompts.ids) and torch.equal(known.lengths, prompts.lengths)
