@@ -15,7 +15,7 @@ from .report.page import Section, render
 from .saving import document, write_file
 from .studies.study import Study
 from .views import Picture, Table
-from .wording import several, shown_text
+from .wording import sentence, several, shown_text
 
 ROWS = 30
 """Rows of a table on a terminal."""
@@ -86,9 +86,9 @@ class View:
             from .report.shared import study_page
 
             return study_page(self.result)
-        title = _capital(shown_text(self.title or self._named()))
+        title = sentence(shown_text(self.title or self._named()))
         sections = []
-        for heading, some in groupby(self.shown, lambda one: _capital(one.heading)):
+        for heading, some in groupby(self.shown, lambda one: sentence(one.heading)):
             alike = list(some)
             section = Section("" if heading == title else heading, [one.note for one in alike if one.note])
             section.parts += [part for one in alike for part in one.parts]
@@ -175,10 +175,6 @@ def show(result: Any, title: str = "") -> View:
         BadInput: a kind of result that has no view.
     """
     return View(result, title)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _height(part: Picture | Table) -> int:

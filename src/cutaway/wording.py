@@ -104,6 +104,11 @@ def rank(value: SupportsFloat) -> str:
     return "—" if math.isnan(value) or value < 0 else str(int(value))
 
 
+def sentence(text: str) -> str:
+    """With a capital letter at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
 def several(count: int, noun: str) -> str:
     """`1 prompt`, `3 prompts`."""
     return f"{count} {noun}" + ("" if count == 1 else "s")
