@@ -257,7 +257,7 @@ def test_stop_gives_up_the_loading_of_the_model_too(browser: Browser) -> None:
         page.get_by_text("loading it was stopped").wait_for()
         go.set()
         ask(page, A)
-        assert "pocket is ready" in page.locator("#model").inner_text()
+        page.locator("#model", has_text="pocket is ready").wait_for()
         quiet(seen, address)
 
 
