@@ -24,6 +24,13 @@ from typing import Any
 
 from shapes import SEED, SHAPES
 
+FIRST = """() => new Promise((done) => {
+    const look = () => {
+        const [paint] = performance.getEntriesByName("first-contentful-paint");
+        return paint ? done(paint.startTime) : setTimeout(look, 5);
+    };
+    look();
+})"""
 PAINTED = """([press, until, text]) => new Promise((done) => {
     const begun = performance.now();
     const there = () => [...document.querySelectorAll(until)].some((one) => !text || one.textContent.includes(text));
@@ -171,8 +178,7 @@ def measured(chromium: Any, url: str, texts: Callable[[], tuple[str, str]], time
         page = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
         page.set_default_timeout(300_000)
         page.goto(url)
-        page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
-        paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+        paint = page.evaluate(FIRST)
         for what, taken in {"first paint": [paint], **_used(page, *texts(), first=visit == 0)}.items():
             found.setdefault(what, []).extend(taken)
         page.context.close()

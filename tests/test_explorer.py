@@ -339,6 +339,29 @@ def _served(one: Worker, sock: socket.socket) -> None:
     uvicorn.Server(serving.configured(app.build(one, Shelf(())))).run(sockets=[sock])
 
 
+def test_the_end_waits_for_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is in PyTorch when Python ends aborts the whole process."""
+    fresh, begun, over = cutaway.load("pocket"), threading.Event(), threading.Event()
+    real = Subject.prepare
+
+    def prepare(subject: Subject, *tell: Any) -> None:
+        if subject.model is not fresh:
+            real(subject, *tell)
+            return
+        begun.set()
+        while not over.is_set():
+            torch.zeros(1).add(1)
+
+    monkeypatch.setattr(Subject, "prepare", prepare)
+    one = Worker(lambda: fresh, "pocket")
+    one.wake()
+    assert begun.wait(30)
+    one.close()
+    ended = not one._thread.is_alive()
+    over.set()
+    assert ended
+
+
 def test_what_the_first_edit_waits_for_is_measured_while_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = cutaway.load("pocket")
     one, heard = Worker(lambda: fresh, "pocket"), []

@@ -25,6 +25,8 @@ Listener = Callable[[str, dict[str, Any]], None]
 KEPT = 64
 GIVEN_UP = 8 * WAITING
 """Questions, given-up ones included, of which the worker has not heard yet."""
+PATIENCE = 5.0
+"""Seconds that the end of everything waits for the worker."""
 IDLE = 0.3
 """Seconds without a question, after which what an edit would wait for is measured."""
 
@@ -71,7 +73,7 @@ class Worker:
         self.name, self.verbose, self.options = name, verbose, options
         self._load = load
         self._subject: Subject | None = None
-        self._queue: queue.Queue[Job] = queue.Queue()
+        self._queue: queue.Queue[Job | None] = queue.Queue()  # None: no more
         self._jobs: dict[int, Job] = {}
         self._lock = threading.Lock()
         self._count = 0
@@ -79,7 +81,8 @@ class Worker:
         self._prepared = False
         self._unwanted = threading.Event()  # the model that is being loaded
         self.state, self.trouble, self.about = "asleep", "", {}  # type: tuple[str, str, dict[str, Any]]
-        threading.Thread(target=self._work, name="explorer", daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name="explorer", daemon=True)
+        self._thread.start()
 
     def wake(self) -> None:
         """Load the model now, without a question."""
@@ -126,15 +129,19 @@ class Worker:
         return [job for job in self._jobs.values() if not job.gone.is_set()]
 
     def close(self) -> None:
-        """Give up everything."""
-        for job in list(self._jobs.values()):
-            job.gone.set()
+        """Give up everything, and wait a little for the thread to end: in the middle of PyTorch it would take the whole
+        process with it when Python ends."""
+        with self._lock:
+            for job in self._jobs.values():
+                job.gone.set()
+            self._unwanted.set()
+        self._queue.put(None)
+        self._thread.join(PATIENCE)
 
     # -- in the worker's thread -----------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while True:
-            job = self._next()
+        while (job := self._next()) is not None:
             try:
                 event, data = self._outcome(job)
             except Cancelled:
@@ -153,7 +160,7 @@ class Worker:
                 self._jobs.pop(job.number, None)
             job.listen(event, data)
 
-    def _next(self) -> Job:
+    def _next(self) -> Job | None:
         """The next question. While there is none, what the first edit would wait for is measured."""
         if self._subject is not None and not self._prepared:
             try:
