@@ -187,6 +187,17 @@ def test_a_model_altered_after_it_was_opened_is_taken_as_it_is_now(
         assert np.abs(got - want).max() < 1e-5 < np.abs(before.sel(layer=layer).values.reshape(-1) - want).max(), layer
 
 
+def test_attention_switched_in_the_text_configuration_alone_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models of several media have a configuration for text within theirs."""
+    hf = build("llama", "eager")
+    text = copy.deepcopy(hf.config)
+    monkeypatch.setattr(hf.config, "get_text_config", lambda: text)
+    model = cutaway.Model(hf)
+    before = model.anatomy
+    text._attn_implementation = "sdpa"
+    assert model.anatomy is not before and model.anatomy.attn_implementation == "sdpa"
+
+
 def test_hooks_that_come_and_go_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     hf, times = build("llama", "eager"), []
     own = cutaway.model.measure

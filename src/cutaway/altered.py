@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .anatomy import attention_of
+
 Part = tuple[Any, tuple[Any, ...]]
 """A part of a model, and what changes when it is altered in place."""
 
@@ -51,7 +53,7 @@ class _Noted:
 
 def _weights(model: nn.Module) -> Iterator[Part]:
     """Weights that lie elsewhere between calls are new ones after each, and pass."""
-    yield model, (str(getattr(getattr(model, "config", None), "_attn_implementation", "")),)
+    yield model, (attention_of(model.config.get_text_config()),)  # type: ignore[union-attr,operator]
     for module in model.modules():
         yield module, ()
         for weight in module._parameters.values():

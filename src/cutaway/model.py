@@ -12,7 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from .altered import Seen
-from .anatomy import Anatomy, NoNumbers, Tail, device_of, input_device, measure, not_finite_weights, steady
+from .anatomy import (
+    Anatomy,
+    NoNumbers,
+    Tail,
+    attention_of,
+    device_of,
+    input_device,
+    measure,
+    not_finite_weights,
+    steady,
+)
 from .certificate import Certificate
 from .errors import BadInput, Refused
 from .fingerprints import Fingerprints
@@ -71,7 +81,8 @@ class Model(Weights):
     @property
     def anatomy(self) -> Anatomy:
         """Its parts, as they were last measured; measured again if the attention implementation was switched since."""
-        return self._measured if self._attention() == self._measured.attn_implementation else self.look_again()
+        same = attention_of(self.config) == self._measured.attn_implementation
+        return self._measured if same else self.look_again()
 
     def look_again(self) -> Anatomy:
         """`anatomy`, measured again if the model was altered since (`altered`): modules, weights, hooks. What it was
@@ -104,9 +115,6 @@ class Model(Weights):
             raise Refused(f"{self.name} was altered since it was opened (modules, weights or hooks). {why}") from why
         self._known = [*self._known, (Seen(self.hf), self._measured)][-2:]
         return self._measured
-
-    def _attention(self) -> str:
-        return str(getattr(self.config, "_attn_implementation", ""))
 
     @property
     def certificate(self) -> Certificate:

@@ -14,7 +14,7 @@ from .parts import (
     Write,
 )
 from .placed import device_of, input_device, not_finite_weights, stored
-from .probe import NoNumbers, measure, probe_ids, steady
+from .probe import NoNumbers, attention_of, measure, probe_ids, steady
 from .tail import Tail
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Tail",
     "Unembedding",
     "Write",
+    "attention_of",
     "device_of",
     "input_device",
     "measure",

@@ -69,6 +69,11 @@ def probe_ids(config: Any, vocab_size: int, batch: int = BATCH, length: int | No
     return ids
 
 
+def attention_of(config: Any) -> str:
+    """Which implementation of attention a text configuration asks for; "" where it does not say."""
+    return str(getattr(config, "_attn_implementation", ""))
+
+
 class NoNumbers(Refused):
     """The logits on ordinary tokens are not finite."""
 
@@ -275,7 +280,7 @@ class _Run:
             d_model=x.shape[-1],
             vocab_size=logits.shape[-1],
             tail=tail,
-            attn_implementation=str(getattr(self.config, "_attn_implementation", "")),
+            attn_implementation=attention_of(self.config),
             identities=(embedding_holds, *self.identities, norm_holds, *reads, tail_holds, untouched),
         )
 
