@@ -15,7 +15,7 @@ from .report.page import Section, render
 from .saving import document, write_file
 from .studies.study import Study
 from .views import Picture, Table
-from .wording import sentence, several, shown_text
+from .wording import capital, several, shown_text
 
 ROWS = 30
 """Rows of a table on a terminal."""
@@ -86,9 +86,9 @@ class View:
             from .report.shared import study_page
 
             return study_page(self.result)
-        title = sentence(shown_text(self.title or self._named()))
+        title = capital(shown_text(self.title or self._named()))
         sections = []
-        for heading, some in groupby(self.shown, lambda one: sentence(one.heading)):
+        for heading, some in groupby(self.shown, lambda one: capital(one.heading)):
             alike = list(some)
             section = Section("" if heading == title else heading, [one.note for one in alike if one.note])
             section.parts += [part for one in alike for part in one.parts]

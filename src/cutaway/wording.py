@@ -104,7 +104,7 @@ def rank(value: SupportsFloat) -> str:
     return "—" if math.isnan(value) or value < 0 else str(int(value))
 
 
-def sentence(text: str) -> str:
+def capital(text: str) -> str:
     """With a capital letter at its beginning."""
     return text[:1].upper() + text[1:]
 

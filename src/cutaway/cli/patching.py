@@ -14,7 +14,7 @@ import click
 from ..errors import BadInput
 from ..saving import check_folder_free, document, save_result
 from ..tasks import TASKS
-from ..wording import number, sentence, signed
+from ..wording import capital, number, signed
 from .deliver import Output, folder_of
 from .group import Command
 from .options import bos, engine, model, open_model, output, speech, standard_input
@@ -311,7 +311,7 @@ def _print(console: Console, prompts: Task, found: xr.Dataset, given: dict[str, 
     )
     for line in (prompts.note(), str(found.attrs.get("warning", "")), str(found.attrs.get("no_share", ""))):
         if line:
-            console.print(sentence(line))
+            console.print(capital(line))
     console.print()
     largest = sorted(cells, key=lambda cell: -abs(cell[1]["effect"]))[:top]
     rows = [

@@ -13,7 +13,7 @@ from .. import plots, views
 from ..errors import Refused
 from ..stats import normalized_effect
 from ..views import Cell, Curve, Picture, Table, plus
-from ..wording import number, prose, sentence, signed
+from ..wording import capital, number, prose, signed
 from .beneath import told_of, with_tokens
 from .effects import Numbers, effect_grid, full_scale, grid_numbers, share_unit, spoken_grid
 from .families import over_families
@@ -113,7 +113,7 @@ def _single(found: xr.Dataset) -> Shown:
     caption = f"{what}: the {mean.attrs['mean']} changes by {signed(mean['effect'])}{between} ({unit})."
     table = Table(caption, ["prompt", "without the edit", "with it", "change"], rows, ["prompt"])
     terms = [(prose(str(t), 28), float(v)) for t, v in zip(found["text"].values[:30], values[2], strict=False)]
-    return Shown(what, [table], lambda ax: plots.waterfall_plot(terms, None, sentence(what), unit, ax))
+    return Shown(what, [table], lambda ax: plots.waterfall_plot(terms, None, capital(what), unit, ax))
 
 
 def grids(data: xr.Dataset) -> list[Shown]:
@@ -132,7 +132,7 @@ def grids(data: xr.Dataset) -> list[Shown]:
     for heading, part in slices[:SHOWN]:
         title = f"{what}{heading}"
         mean = str(data.attrs.get("mean", "mean over families of prompts"))
-        caption = sentence(mean)
+        caption = capital(mean)
         draw = _curve if part[of].ndim == 1 else _grid
         made.append(draw(part, of, what, title, caption, units, max(sizes) if len(slices) > 1 else 0.0))
     note = f"The first {SHOWN} of {len(slices)} grids; the result has them all."

@@ -46,13 +46,13 @@ def spectra_shown(data: xr.Dataset) -> list[Shown]:
     made: list[Shown] = []
     for k, layer in enumerate(data["layer"].values[:DRAWN]):
         one = data.sel(layer=layer)
-        shares = [float(v) for v in one["share"].values if np.isfinite(v)]
+        shares, upto = (one[name].values[np.isfinite(one[name].values)].tolist() for name in ("share", "cumulative"))
+        upto = upto[:TOP]
         title = f"Spectrum of L{layer}.{data.attrs['site']}"
         caption = f"Share of the variance over {int(one['tokens'])} tokens that each component holds, largest first."
         drawn = views.spectrum({"share": shares}, title, TOP)
         words = views.spoken_spectrum({f"L{layer}": shares})
         picture = Picture(drawn, caption, words, places={"layer": int(layer)})
-        upto = np.cumsum(shares[:TOP]).tolist()
 
         def plot(ax: Any, each: Any = shares[:TOP], upto: Any = upto, title: str = title) -> Any:
             ticks = [str(i + 1) for i in range(len(each))]

@@ -11,7 +11,7 @@ from .. import views
 from ..figures import attention_figure, effect_grid, place_of, split_terms, splitting
 from ..studies.study import Study
 from ..views import interval, num, plus, portion, scatter
-from ..wording import label, number, percent, sentence, several, signed
+from ..wording import capital, label, number, percent, several, signed
 from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
@@ -254,7 +254,7 @@ def _heads(arrays: dict[str, Any]) -> Section:
         f"logits with its interval. p: sign-flip max-T over the chosen heads. Size: against "
         f"{percent(table.attrs['smallest'])} of the difference between clean and corrupted runs."
     )
-    note = [sentence(str(table.attrs["warning"]))] if table.attrs["warning"] else []
+    note = [capital(str(table.attrs["warning"]))] if table.attrs["warning"] else []
     return Section("Heads that matter", note, [Table(caption, columns, rows, ["head", "size of z"])])
 
 

@@ -12,7 +12,7 @@ from ..figures import effective, energy_tables
 from ..studies.study import Study
 from ..studies.subspace.arms import DRAWN, KINDS
 from ..views import interval, num, portion
-from ..wording import number, sentence, signed
+from ..wording import capital, number, signed
 from .page import Cell, Picture, Section, Table, Verbatim
 from .shared import about, opening
 
@@ -76,7 +76,7 @@ def _effect(arrays: dict[str, Any]) -> Section:
         columns,
         rows,
     )
-    note = [sentence(str(data.attrs["warning"]))] if data.attrs["warning"] else []
+    note = [capital(str(data.attrs["warning"]))] if data.attrs["warning"] else []
     return Section("Effect, layer by layer", note, [Picture(picture, caption, words), table])
 
 

@@ -13,7 +13,7 @@ from ..errors import BadInput
 from ..figures import effect_grid, share_unit
 from ..saving import document, open_result
 from ..views import interval, num, plus
-from ..wording import number, sentence, several, shown_text, signed
+from ..wording import capital, number, several, shown_text, signed
 from .page import Cell, Content, Picture, Section, Table, Verbatim, render
 
 FACETS = 12
@@ -44,7 +44,7 @@ def sweep_sections(found: xr.Dataset, facts: Mapping[str, Any]) -> tuple[str, st
     unit = share_unit(how, metric) if shares else f"change of {metric}"
     caption = f"{site}: {_HOW.get(how, how)}. Means over {found.attrs['families']} families of prompts"
     warnings = [str(found.attrs.get(key, "")) for key in ("warning", "no_share")]
-    notes = [sentence(str(text)) for text in (settings.get("note", ""), *warnings) if text]
+    notes = [capital(str(text)) for text in (settings.get("note", ""), *warnings) if text]
     pictures: list[Picture | Table | Verbatim] = [
         effect_grid(
             part,

@@ -13,6 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput
+from ..wording import capital
 from .sentences import Sentences, sentences
 from .task import Words
 
@@ -60,8 +61,7 @@ def pronoun_sentences(
         raise BadInput(f"{families} families were asked for, and the words suffice for {len(builds)}. Ask for fewer.")
 
     def made(start: str, objects: list[str], k: int) -> str:
-        text = f"{start} {objects[k % len(objects)]}{rng.choice(ENDS)}"
-        return text[0].upper() + text[1:]
+        return capital(f"{start} {objects[k % len(objects)]}{rng.choice(ENDS)}")
 
     rows: list[str | dict[str, Any]] = [made(one, targets, k) for k, (one, _) in enumerate(builds)]
     turn = len(targets)  # each pronoun meets each noun: the one is not the other under another name
